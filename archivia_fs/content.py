@@ -83,7 +83,7 @@ class FileObject(io.RawIOBase):
         self._position += len(data)
         return data
 
-    def readinto(self, buffer: Buffer) -> int:  # type: ignore[override]
+    def readinto(self, buffer: Buffer) -> int:
         view = memoryview(buffer).cast("B")
         data = self.read(len(view))
         view[: len(data)] = data

@@ -145,6 +145,7 @@ class ChangeKind(enum.StrEnum):
     DATA = "data"  # another revision or size; attributes too
     PROPERTIES = "prop"
     ACCESS = "access"  # users, collections or grants: drop what is known about rights
+    RESET = "reset"  # changes were missed (the log is trimmed): drop every cache
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,263 @@
+"""Open files: the uncommitted bytes that all handles of one inode share, and the handles themselves.
+
+Owns: the life of a write from open to close. Used by: vfs, and through FileHandle the doors. Threading: any thread.
+
+Each OpenFile has a *turn*, a lock that one reader or writer of uncommitted bytes holds at a time. It is the only lock
+of the core that may be held while the store or the catalog works, and it guards nothing but this file's own
+bytes: metadata (lookup, getattr, rename, ...) never takes it, so a hanging store does not stop `ls`. Lock order: turn,
+then the registry's lock, then the tree's.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from typing_extensions import Buffer
+
+from archivia_fs.errors import BadHandle, FsError
+from archivia_fs.types import InodeNo, OpenFlags, Revision, Stat
+from archivia_fs.vfs.reader import RevisionContent
+from archivia_fs.vfs.transfers import Transfers
+from archivia_fs.vfs.writer import Writer
+
+if TYPE_CHECKING:
+    from archivia_fs.vfs.vfs import Vfs
+
+log = logging.getLogger(__name__)
+
+
+class OpenFile:
+    """An inode that is open in this process; one for all its handles."""
+
+    def __init__(self, vfs: Vfs, transfers: Transfers, ino: InodeNo) -> None:
+        self.ino = ino
+        self.turn = threading.Lock()
+        self.references = 0
+        self._vfs = vfs
+        self._transfers = transfers
+        self._writer: Writer | None = None
+        self._failure: FsError | None = None  # of an upload: every flush tells it until the file is closed
+        self._mtime_ns = 0
+
+    @property
+    def dirty(self) -> bool:
+        """Whether there are uncommitted bytes (or a failure the writer has not been told of)."""
+        return self._writer is not None
+
+    def live(self, stat: Stat) -> Stat:
+        """`stat` with the uncommitted size and mtime. Takes no lock."""
+        writer = self._writer
+        if writer is None:
+            return stat
+        return replace(stat, size=writer.size, mtime_ns=self._mtime_ns, ctime_ns=max(stat.ctime_ns, self._mtime_ns))
+
+    def set_mtime(self, mtime_ns: int) -> None:
+        """utimensat(2) on a file being written: the commit must not undo it."""
+        self._mtime_ns = mtime_ns
+
+    def read_uncommitted(self, offset: int, size: int, *, wait: bool) -> tuple[bool, Buffer | None]:
+        """(True, bytes) if the bytes are uncommitted ones; (True, None) if that would wait; (False, None) if there are none."""
+        if self._writer is None:
+            return False, None
+        if not wait:
+            return True, None
+        with self.turn:
+            if self._writer is None:
+                return False, None
+            return True, self._writer.pread(offset, size)
+
+    def write(self, offset: int | None, data: Buffer) -> None:
+        """pwrite(2); `offset` None appends."""
+        with self.turn:
+            self._check()
+            writer = self._ensure_writer()
+            try:
+                writer.pwrite(writer.size if offset is None else offset, data)
+            except FsError as error:
+                self._fail(error)
+                raise
+            self._mtime_ns = time.time_ns()
+
+    def write_nowait(self, offset: int | None, data: Buffer) -> bool:
+        """As write, if that needs no waiting; False (nothing written) if it does."""
+        if not self.turn.acquire(blocking=False):
+            return False
+        try:
+            self._check()
+            writer = self._writer
+            if writer is None or not writer.pwrite_nowait(writer.size if offset is None else offset, data):
+                return False
+            self._mtime_ns = time.time_ns()
+            return True
+        except FsError as error:
+            self._fail(error)
+            raise
+        finally:
+            self.turn.release()
+
+    def truncate(self, size: int) -> None:
+        """ftruncate(2): becomes visible to others when the handle is flushed."""
+        with self.turn:
+            self._check()
+            if self._writer is None and size == self._vfs.getattr(self.ino).size:
+                return  # rsync --inplace ends so; not worth a revision
+            writer = self._writer or self._start(empty=size == 0)
+            writer.truncate(size)
+            self._mtime_ns = time.time_ns()
+
+    def start_empty(self) -> None:
+        """O_TRUNC: the new content begins empty; the old one stays until the commit."""
+        with self.turn:
+            self._check()
+            if self._writer is not None:
+                self._writer.truncate(0)
+            elif self._vfs.getattr(self.ino).size:
+                self._start(empty=True)
+            self._mtime_ns = time.time_ns()
+
+    def commit(self) -> None:
+        """Store, verify and name the uncommitted bytes. Raises what went wrong, again each time it is asked."""
+        if self._writer is None and self._failure is None:
+            return
+        with self.turn:
+            self._check()
+            if self._writer is None:
+                return
+            try:
+                draft = self._writer.finish()
+                self._vfs.commit_draft(self.ino, draft, self._mtime_ns)
+            except FsError as error:
+                self._fail(error)
+                raise
+            self._writer.committed()
+            self._writer = None
+            self._vfs.uploads_changed()
+
+    def close(self) -> None:
+        """The last handle is gone. What mmap wrote after close(2) is committed here; its error can only be logged."""
+        try:
+            if self._failure is None:
+                self.commit()
+        except FsError as error:
+            log.error("Bytes written to inode %d after its close() are lost: %s", self.ino, error)  # noqa: TRY400
+        with self.turn:
+            if self._writer is not None:
+                self._writer.abort()
+                self._writer = None
+                self._vfs.uploads_changed()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _fail(self, error: FsError) -> None:
+        """The old content stays; the bytes already sent are dropped when the file is closed."""
+        self._failure = error
+
+    def _ensure_writer(self) -> Writer:
+        return self._writer or self._start(empty=False)
+
+    def _start(self, *, empty: bool) -> Writer:
+        base: Revision | None = None
+        if not empty:
+            base = self._vfs.revision_of(self._vfs.getattr(self.ino))
+        self._writer = Writer(self._transfers, base, f"inode {self.ino}")
+        self._mtime_ns = time.time_ns()
+        self._vfs.uploads_changed()
+        return self._writer
+
+
+class FileHandle:
+    """One open(2)."""
+
+    def __init__(self, vfs: Vfs, transfers: Transfers, file: OpenFile, flags: OpenFlags) -> None:
+        self.ino = file.ino
+        self.flags = flags
+        self._vfs = vfs
+        self._transfers = transfers
+        self._file = file
+        self._content: RevisionContent | None = None
+        self._released = False
+
+    def stat(self) -> Stat:
+        """With the uncommitted size."""
+        return self._vfs.getattr(self.ino, live=True)
+
+    def pread(self, offset: int, size: int) -> Buffer:
+        """Up to `size` bytes from `offset`; shorter only at the end of the file. Raises StoreError, BadHandle."""
+        self._need(OpenFlags.READ)
+        uncommitted, data = self._file.read_uncommitted(offset, size, wait=True)
+        if uncommitted:
+            assert data is not None
+            return data
+        content = self._latest(self._vfs.getattr(self.ino))
+        return b"" if content is None else content.pread(offset, size)
+
+    def pread_nowait(self, offset: int, size: int) -> Buffer | None:
+        """As pread if memory has the answer; None if it would wait."""
+        self._need(OpenFlags.READ)
+        if self._file.dirty:
+            return None
+        stat = self._vfs.getattr_nowait(self.ino)
+        if stat is None:
+            return None
+        if stat.size == 0:
+            return b""
+        content = self._content
+        if content is None or content.revision.id != stat.revision:
+            return None
+        return content.pread_nowait(offset, size)
+
+    def pwrite(self, offset: int, data: Buffer) -> int:
+        """Write all of `data`. Bytes are durable only after flush or fsync. Raises NoSpace, FileTooBig, StoreError."""
+        self._need(OpenFlags.WRITE)
+        self._file.write(None if self.flags & OpenFlags.APPEND else offset, data)
+        return memoryview(data).nbytes
+
+    def pwrite_nowait(self, offset: int, data: Buffer) -> int | None:
+        """As pwrite if it needs no waiting; None (and nothing written) if it does."""
+        self._need(OpenFlags.WRITE)
+        done = self._file.write_nowait(None if self.flags & OpenFlags.APPEND else offset, data)
+        return memoryview(data).nbytes if done else None
+
+    def truncate(self, size: int) -> None:
+        """ftruncate(2); committed by flush."""
+        self._need(OpenFlags.WRITE)
+        self._file.truncate(size)
+
+    def flush(self) -> None:
+        """close(2): when this returns, what was written is stored, verified and in the catalog. Raises what went wrong."""
+        if self.flags & OpenFlags.WRITE:
+            self._file.commit()
+
+    def fsync(self) -> None:
+        """fsync(2): as flush; the handle stays usable."""
+        self._file.commit()
+
+    def release(self) -> None:
+        """The last reference to this handle is gone."""
+        if not self._released:
+            self._released = True
+            if self._content is not None:
+                self._content.close()
+            self._vfs.close_file(self._file)
+
+    def _need(self, flag: OpenFlags) -> None:
+        if self._released or not self.flags & flag:
+            raise BadHandle("The file is not open for that.")
+
+    def _latest(self, stat: Stat) -> RevisionContent | None:
+        """The content as the catalog has it now: handles follow commits, as on a local filesystem."""
+        content = self._content
+        if content is None or content.revision.id != stat.revision:
+            revision = self._vfs.revision_of(stat)
+            if revision is None:
+                return None
+            if content is not None:
+                content.close()
+            content = self._content = RevisionContent(self._transfers, revision)
+        return content

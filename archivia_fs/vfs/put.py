@@ -1,0 +1,63 @@
+"""New content for a name, invisible until it is complete: WebDAV PUT and import.
+
+Owns: one such upload. Used by: vfs; through PutHandle the doors. Threading: one thread at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from typing_extensions import Buffer
+
+from archivia_fs.errors import BadHandle, StoreUnavailable
+from archivia_fs.types import Stat
+from archivia_fs.vfs.uploader import APPEND_MAX, Draft, Uploader
+
+MEMORY_TIMEOUT = 300  # seconds a PUT waits for memory while other uploads have it; then it fails with 503
+
+
+class PutHandle:
+    """`commit_draft` names the finished object in the catalog and returns (stat, created?)."""
+
+    def __init__(
+        self,
+        uploader: Uploader,
+        commit_draft: Callable[[Draft], tuple[Stat, bool]],
+        closed: Callable[[PutHandle], None],
+    ) -> None:
+        self._uploader: Uploader | None = uploader
+        self._commit_draft = commit_draft
+        self._closed = closed
+
+    def write(self, data: Buffer) -> None:
+        """Append; waits while memory is full. Raises StoreError, FileTooBig."""
+        view = memoryview(data).cast("B")
+        while view:
+            taken = self._open().append(view[:APPEND_MAX], MEMORY_TIMEOUT)
+            if not taken:
+                raise StoreUnavailable("The gateway is busy with other uploads; try again.")
+            view = view[taken:]
+
+    def commit(self) -> tuple[Stat, bool]:
+        """Store, verify, name. Afterwards the handle is closed; after an error nothing happened to the name."""
+        uploader = self._open()
+        try:
+            result = self._commit_draft(uploader.finish())
+        except BaseException:
+            self.abort()
+            raise
+        self._uploader = None
+        self._closed(self)
+        return result
+
+    def abort(self) -> None:
+        """Nothing happened. May be called at any time, also after commit."""
+        uploader, self._uploader = self._uploader, None
+        if uploader is not None:
+            uploader.abort()
+            self._closed(self)
+
+    def _open(self) -> Uploader:
+        if self._uploader is None:
+            raise BadHandle("This upload is closed.")
+        return self._uploader

@@ -1,0 +1,55 @@
+"""What moves bytes between the core and the object store: the store, its worker pools, the budget and the block cache.
+
+Owns: the worker threads for parts and for read-ahead. Used by: vfs, writer, uploader, reader. Threading: any thread.
+One instance per gateway, so that all streams of all doors share one set of bounds.
+"""
+
+from __future__ import annotations
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+from archivia_fs.store.base import ObjectStore
+from archivia_fs.types import ObjectKey, Part, RevisionId, UploadId
+from archivia_fs.vfs.block_cache import BlockCache
+from archivia_fs.vfs.budget import Budget
+from archivia_fs.vfs.spill import SpillArea
+
+UPLOAD_WORKERS = 6  # parts in flight; more brought nothing against SeaweedFS on 2 cores
+DOWNLOAD_WORKERS = 8  # blocks in flight, for all readers together
+OBJECT_PREFIX = "objects/"
+
+
+class Journal(Protocol):
+    """The upload journal in the catalog: what is uploaded but not yet named."""
+
+    def begin_upload(self, upload_id: UploadId, key: ObjectKey, target: str) -> None: ...
+    def record_part(self, upload_id: UploadId, part: Part) -> None: ...
+    def drop_upload(self, upload_id: UploadId) -> None: ...
+
+
+class Transfers:
+    """`memory` bytes bound all data buffers: 3/8 hold blocks for readers, 1/4 parts for writers. The rest is headroom
+    for what is on its way through sockets, the hash workers and the allocator."""
+
+    def __init__(self, store: ObjectStore, journal: Journal, *, memory: int, spill_dir: Path, spill_limit: int) -> None:
+        self.store = store
+        self.journal = journal
+        self.uploads = ThreadPoolExecutor(UPLOAD_WORKERS, "upload")
+        self.downloads = ThreadPoolExecutor(DOWNLOAD_WORKERS, "download")
+        self.write_budget = Budget(memory // 4)
+        self.cache = BlockCache(store, self.downloads, memory * 3 // 8)
+        self.spill = SpillArea(spill_dir, spill_limit)
+
+    def close(self) -> None:
+        """Stop the workers; what they were doing is abandoned."""
+        self.uploads.shutdown(wait=False, cancel_futures=True)
+        self.downloads.shutdown(wait=False, cancel_futures=True)
+
+
+def new_revision() -> tuple[RevisionId, ObjectKey]:
+    """A fresh random revision and the key of its object. Keys are opaque, so a rename never touches S3."""
+    name = uuid.uuid4().hex
+    return RevisionId(name), ObjectKey(f"{OBJECT_PREFIX}{name[:2]}/{name}")

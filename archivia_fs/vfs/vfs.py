@@ -1,0 +1,621 @@
+"""The Vfs: the one core that both doors call.
+
+Owns: names, rights, open files. Used by: fuse, webdav, the app. Threading: every method may be called from any thread;
+all block but the `*_nowait` ones, which answer from memory and may run on an event loop. Lock order: a file's turn
+(handle.py), the registry's lock here, the tree's lock. No lock but a file's turn is held across the store or the catalog.
+
+What is promised is in SEMANTICS.md beside this file. Metadata is answered from the Tree; a mutation is one catalog
+transaction, and the change feed has updated the Tree before it returns.
+"""
+
+from __future__ import annotations
+
+import logging
+import stat as stat_module
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from archivia_fs.content import BytesContent, Content
+from archivia_fs.errors import (
+    CrossDevice,
+    FileTooBig,
+    FsError,
+    InvalidArgument,
+    IsADirectory,
+    NotADirectory,
+    NotFound,
+    NotPermitted,
+    ReadOnly,
+)
+from archivia_fs.store.base import ObjectStore
+from archivia_fs.types import (
+    DOCUMENTS_INODE,
+    ROOT_INODE,
+    SIZE_MAX,
+    Caller,
+    ChangeKind,
+    Effects,
+    Entry,
+    InodeNo,
+    Lock,
+    OpenFlags,
+    RenameFlag,
+    Revision,
+    RevisionId,
+    Right,
+    SetAttr,
+    Stat,
+    StatFs,
+)
+from archivia_fs.vfs.access import Access
+from archivia_fs.vfs.handle import FileHandle, OpenFile
+from archivia_fs.vfs.names import check_name, check_target
+from archivia_fs.vfs.passwords import Passwords
+from archivia_fs.vfs.put import PutHandle
+from archivia_fs.vfs.reader import RevisionContent
+from archivia_fs.vfs.transfers import Transfers, new_revision
+from archivia_fs.vfs.tree import Tree
+from archivia_fs.vfs.uploader import Draft, Uploader
+from archivia_fs.vfs.view import View, Views, is_view
+from archivia_fs.vfs.view_handle import ViewHandle
+from archivia_fs.vfs.writer import with_size
+from catalog.catalog import Catalog, NewInode
+
+log = logging.getLogger(__name__)
+
+DOCUMENTS = "Documents"
+REVISIONS_MAX = 4096  # revisions remembered, about 500 bytes each
+SWEEP_SECONDS = 5.0  # how often unlinked inodes that nobody has open are dropped from the catalog
+TOTAL_BYTES = 1 << 50  # 1 PiB: a bucket has no size; df shows what is used out of this
+TOTAL_INODES = 1 << 40
+
+AnyHandle = FileHandle | ViewHandle
+
+
+@dataclass(frozen=True, slots=True)
+class VfsOptions:
+    """`memory`: bytes for all buffers and caches of data. `spill_limit`: bytes of disk in `spill_dir`."""
+
+    spill_dir: Path
+    memory: int = 256 * 1024**2
+    spill_limit: int = 64 * 1024**3
+
+
+class Vfs:
+    """One per process. `close()` it: that commits nothing, it only lets go (drain first)."""
+
+    def __init__(self, catalog: Catalog, store: ObjectStore, options: VfsOptions, views: Sequence[View] = ()) -> None:
+        self._catalog = catalog
+        self._transfers = Transfers(
+            store, catalog, memory=options.memory, spill_dir=options.spill_dir, spill_limit=options.spill_limit
+        )
+        self._tree = Tree(catalog)
+        self._access = Access(catalog, self._tree)
+        self._views = Views(views)
+        self._passwords = Passwords(catalog)
+        self._lock = threading.Lock()  # guards the registries below
+        self._changed = threading.Condition(self._lock)
+        self._files: dict[InodeNo, OpenFile] = {}
+        self._puts: set[PutHandle] = set()
+        self._lookups: dict[InodeNo, int] = {}
+        self._unlinked: set[InodeNo] = set()
+        self._revisions: OrderedDict[RevisionId, Revision] = OrderedDict()
+        self._listeners: list[Callable[[Effects], None]] = []
+        self._closing = threading.Event()
+        catalog.subscribe(self._on_effects)
+        self._sweeper = threading.Thread(target=self._sweep_forever, name="vfs-sweep", daemon=True)
+        self._sweeper.start()
+
+    # --- lookup and attributes ---------------------------------------------------------------------------------------
+
+    def lookup(self, caller: Caller, parent: InodeNo, name: str) -> Stat:
+        """Raises NotFound, NotADirectory, NameTooLong, InvalidName, AccessDenied."""
+        check_name(name)
+        if is_view(parent):
+            return self._views.lookup(self, caller, parent, name)
+        if parent == ROOT_INODE and name != DOCUMENTS:
+            return self._views.root(name)
+        stat = self._tree.lookup(parent, name)
+        self._access.check(caller, stat.ino, Right.READ)
+        return stat
+
+    def lookup_nowait(self, caller: Caller, parent: InodeNo, name: str) -> Stat | None:
+        """As lookup, from memory; None if memory cannot tell. Raises NotFound for a name that is certainly not there."""
+        check_name(name)
+        if is_view(parent) or parent == ROOT_INODE:
+            return None
+        stat = self._tree.lookup_nowait(parent, name)
+        if stat is None or not self._access.may_nowait(caller, stat.ino, Right.READ):
+            return None
+        return stat
+
+    def getattr(self, ino: InodeNo, *, live: bool = False) -> Stat:
+        """The inode as committed; `live` shows the uncommitted size of a file this process has open. Raises NotFound."""
+        if is_view(ino):
+            return self._views.getattr(ino)
+        return self._live(self._tree.stat(ino)) if live else self._tree.stat(ino)
+
+    def getattr_nowait(self, ino: InodeNo, *, live: bool = False) -> Stat | None:
+        """As getattr, from memory; None if it is not there."""
+        if is_view(ino):
+            return self._views.getattr(ino)
+        stat = self._tree.stat_nowait(ino)
+        return self._live(stat) if live and stat is not None else stat
+
+    def setattr(self, caller: Caller, ino: InodeNo, change: SetAttr) -> Stat:
+        """chmod, chown, utimensat: one transaction. Returns the live stat."""
+        self._writable(caller, ino)
+        stat = self._catalog.setattr(ino, change).stat(ino)
+        file = self._files.get(ino)
+        if file is not None and change.mtime_ns is not None:
+            file.set_mtime(change.mtime_ns)
+        return self._live(stat)
+
+    def truncate(self, caller: Caller, ino: InodeNo, size: int) -> Stat:
+        """truncate(2): a new revision over the same object, so no byte moves. Raises IsADirectory, FileTooBig."""
+        if size > SIZE_MAX:
+            raise FileTooBig("A file holds at most 5 TiB, the largest S3 object.")
+        self._writable(caller, ino)
+        stat = self._regular(ino)
+        file = self._files.get(ino)
+        if file is not None and file.dirty:
+            file.truncate(size)
+            return self.getattr(ino, live=True)
+        if size != stat.size:
+            self._commit(ino, self._resized(stat, size), None, None)
+        return self.getattr(ino, live=True)
+
+    def readdir(self, caller: Caller, ino: InodeNo) -> Sequence[Entry]:
+        """All entries in name order, without "." and "..". Raises NotADirectory."""
+        if is_view(ino):
+            return self._views.readdir(self, caller, ino)
+        self._access.check(caller, ino, Right.READ)
+        if ino == ROOT_INODE:
+            return [Entry(DOCUMENTS, self._tree.stat(DOCUMENTS_INODE)), *self._views.roots()]
+        entries = self._tree.readdir(ino)
+        if ino == DOCUMENTS_INODE:
+            entries = [entry for entry in entries if self._access.may(caller, entry.stat.ino, Right.READ)]
+        return self._live_entries(entries)
+
+    def readdir_nowait(self, caller: Caller, ino: InodeNo) -> Sequence[Entry] | None:
+        """As readdir, from memory; None if it is not there."""
+        if is_view(ino) or ino in (ROOT_INODE, DOCUMENTS_INODE):
+            return None
+        if not self._access.may_nowait(caller, ino, Right.READ):
+            return None
+        entries = self._tree.readdir_nowait(ino)
+        return None if entries is None else self._live_entries(entries)
+
+    def readlink(self, ino: InodeNo) -> str:
+        """The target of a symbolic link. Raises InvalidArgument for anything else."""
+        target = self._tree.stat(ino).symlink
+        if target is None:
+            raise InvalidArgument("That is not a symbolic link.")
+        return target
+
+    def resolve(self, caller: Caller, path: str) -> Stat:
+        """Walk a path from "/" by repeated lookup; symbolic links are not followed. Raises NotFound, NotADirectory."""
+        stat = self._tree.stat(ROOT_INODE)
+        for name in path.split("/"):
+            if name:
+                if not stat.is_dir:
+                    raise NotADirectory(f"{name!r} is below something that is not a folder.")
+                stat = self.lookup(caller, stat.ino, name)
+        return stat
+
+    def statfs(self) -> StatFs:
+        """What is used is what live revisions hold; a bucket itself has no size."""
+        used, inodes = self._catalog.statfs()
+        total = max(TOTAL_BYTES, 2 * used)
+        return StatFs(total, total - used, TOTAL_INODES, TOTAL_INODES - inodes)
+
+    # --- names -------------------------------------------------------------------------------------------------------
+
+    def mkdir(self, caller: Caller, parent: InodeNo, name: str, mode: int) -> Stat:
+        """A folder; directly under /Documents a new collection, which only admins may make."""
+        check_name(name)
+        new = NewInode(stat_module.S_IFDIR | mode & 0o7777, caller.uid, caller.gid)
+        if parent == DOCUMENTS_INODE:
+            self._admin(caller, "make a collection")
+            return self._made(self._catalog.add_collection(name, caller.user, new), name)
+        return self._make(caller, parent, name, new)
+
+    def mknod(self, caller: Caller, parent: InodeNo, name: str, mode: int, rdev: int) -> Stat:
+        """A regular file, fifo, socket or device node."""
+        return self._make(caller, parent, name, NewInode(mode, caller.uid, caller.gid, rdev))
+
+    def symlink(self, caller: Caller, parent: InodeNo, name: str, target: str) -> Stat:
+        """Raises NameTooLong for a target over 4,095 bytes."""
+        check_target(target)
+        mode = stat_module.S_IFLNK | 0o777
+        return self._make(caller, parent, name, NewInode(mode, caller.uid, caller.gid, symlink=target))
+
+    def link(self, caller: Caller, ino: InodeNo, parent: InodeNo, name: str) -> Stat:
+        """Another name for a file, in any document. Raises NotPermitted for folders."""
+        check_name(name)
+        self._writable(caller, ino)
+        self._parent(caller, parent)
+        return self._live(self._catalog.link(ino, parent, name).stat(ino))
+
+    def unlink(self, caller: Caller, parent: InodeNo, name: str) -> None:
+        """Raises IsADirectory. Whoever has the file open goes on reading and writing it."""
+        check_name(name)
+        self._parent(caller, parent)
+        self._gone(self._catalog.unlink(parent, name))
+
+    def rmdir(self, caller: Caller, parent: InodeNo, name: str) -> None:
+        """Raises NotEmpty, NotADirectory. A collection goes only at the hand of its owner or an admin."""
+        check_name(name)
+        self._parent(caller, parent, removing=name)
+        self._gone(self._catalog.rmdir(parent, name))
+
+    def rename(
+        self, caller: Caller, parent: InodeNo, name: str, new_parent: InodeNo, new_name: str,
+        flags: RenameFlag = RenameFlag.NONE,
+    ) -> None:  # fmt: skip
+        """renameat2(2) with NOREPLACE and EXCHANGE: one transaction, no S3 call, whatever the size."""
+        check_name(name)
+        check_name(new_name)
+        if is_view(parent) != is_view(new_parent):
+            raise CrossDevice("Files cannot be moved between the archive and a view; copy them.")
+        self._parent(caller, parent, removing=name)
+        if new_parent == DOCUMENTS_INODE and parent != DOCUMENTS_INODE:
+            raise NotPermitted(
+                "Only collections stand directly under /Documents; make one with mkdir, then move into it."
+            )
+        if parent == DOCUMENTS_INODE and new_parent != DOCUMENTS_INODE:
+            raise NotPermitted("A collection cannot be moved into another; move what is in it.")
+        if new_parent != DOCUMENTS_INODE:
+            self._parent(caller, new_parent)
+        self._gone(self._catalog.rename(parent, name, new_parent, new_name, flags))
+
+    def copy(self, caller: Caller, ino: InodeNo, parent: InodeNo, name: str, *, recursive: bool = True) -> Stat:
+        """Copy a file, or a folder with (`recursive`) all that is in it, in the catalog alone: revisions are shared, no byte
+        moves. Raises Exists if the name is taken."""
+        check_name(name)
+        self._access.check(caller, ino, Right.READ)
+        self._archive_only(ino)
+        self._parent(caller, parent)
+        stat = self._tree.stat(ino)
+        new = NewInode(stat.mode, caller.uid, caller.gid)
+        return self._made(self._catalog.copy_tree(ino, parent, name, new, recursive=recursive), name)
+
+    def remove(self, caller: Caller, parent: InodeNo, name: str) -> None:
+        """A file, or a folder with all that is in it, in one transaction."""
+        check_name(name)
+        self._parent(caller, parent, removing=name)
+        self._gone(self._catalog.remove_tree(parent, name))
+
+    # --- bytes -------------------------------------------------------------------------------------------------------
+
+    def open(self, caller: Caller, ino: InodeNo, flags: OpenFlags) -> AnyHandle:
+        """open(2). Raises IsADirectory, AccessDenied, ReadOnly (a view)."""
+        if is_view(ino):
+            if flags & OpenFlags.WRITE:
+                raise ReadOnly("Views are computed; write under /Documents.")
+            return ViewHandle(self._views.getattr(ino), self._views.open(self, caller, ino))
+        if flags & (OpenFlags.WRITE | OpenFlags.TRUNCATE):
+            self._writable(caller, ino)
+        else:
+            self._access.check(caller, ino, Right.READ)
+        self._regular(ino)
+        with self._lock:
+            file = self._files.get(ino)
+            if file is None:
+                file = self._files[ino] = OpenFile(self, self._transfers, ino)
+            file.references += 1
+        handle = FileHandle(self, self._transfers, file, flags)
+        if flags & OpenFlags.TRUNCATE:
+            try:
+                file.start_empty()
+            except BaseException:
+                handle.release()
+                raise
+        return handle
+
+    def create(
+        self, caller: Caller, parent: InodeNo, name: str, mode: int, flags: OpenFlags, *, exclusive: bool = True
+    ) -> tuple[Stat, AnyHandle]:
+        """open(2) with O_CREAT: the new file is there, empty, when this returns. Raises Exists if `exclusive`."""
+        try:
+            stat = self._make(
+                caller, parent, name, NewInode(stat_module.S_IFREG | mode & 0o7777, caller.uid, caller.gid)
+            )
+        except FsError as error:
+            if exclusive or error.errno != 17:  # EEXIST
+                raise
+            stat = self.lookup(caller, parent, name)
+        return stat, self.open(caller, stat.ino, flags)
+
+    def put(
+        self, caller: Caller, parent: InodeNo, name: str, *, size_hint: int | None = None, mtime_ns: int | None = None,
+        mode: int = 0o644, exclusive: bool = False,
+    ) -> PutHandle:  # fmt: skip
+        """New content for a name, which appears (or changes) only at `commit()`, in one transaction."""
+        check_name(name)
+        self._parent(caller, parent)
+        if size_hint is not None and size_hint > SIZE_MAX:
+            raise FileTooBig("A file holds at most 5 TiB, the largest S3 object.")
+        new = NewInode(stat_module.S_IFREG | mode & 0o7777, caller.uid, caller.gid)
+
+        def commit(draft: Draft) -> tuple[Stat, bool]:
+            revision = draft.revision if draft.revision.size else None
+            effects = self._catalog.put_file(
+                parent, name, revision, new, mtime_ns=mtime_ns, finish_upload=draft.upload_id, exclusive=exclusive
+            )
+            self._keep_revision(draft.revision)
+            created = any(change.kind is ChangeKind.ENTRY_ADDED for change in effects.changes)
+            ino = next(c.ino for c in effects.changes if c.kind in (ChangeKind.ENTRY_ADDED, ChangeKind.DATA))
+            return effects.stat(ino), created
+
+        uploader = Uploader(self._transfers, f"{name!r} in {self.path(parent)}", size_hint=size_hint)
+        handle = PutHandle(uploader, commit, self._close_put)
+        with self._lock:
+            self._puts.add(handle)
+        return handle
+
+    def snapshot(self, caller: Caller, ino: InodeNo) -> Content:
+        """The committed bytes as they are now; later changes do not show. Close it. Raises IsADirectory."""
+        if is_view(ino):
+            return self._views.open(self, caller, ino)
+        self._access.check(caller, ino, Right.READ)
+        stat = self._regular(ino)
+        revision = self.revision_of(stat)
+        return BytesContent(b"", stat.etag) if revision is None else RevisionContent(self._transfers, revision)
+
+    # --- properties, locks, passwords ---------------------------------------------------------------------------------
+
+    def properties(self, ino: InodeNo) -> Mapping[str, bytes]:
+        """xattrs and WebDAV dead properties: one table (see `catalog`)."""
+        return {} if is_view(ino) else self._catalog.properties(ino)
+
+    def set_properties(self, caller: Caller, ino: InodeNo, changes: Mapping[str, bytes | None]) -> None:
+        """None removes. Raises NoAttribute if the only one to remove is not there."""
+        self._writable(caller, ino)
+        self._catalog.set_properties(ino, changes)
+
+    def add_lock(self, lock: Lock) -> None:
+        self._catalog.add_lock(lock)
+
+    def lock(self, token: str) -> Lock | None:
+        return self._catalog.lock(token)
+
+    def locks(self) -> Sequence[Lock]:
+        return self._catalog.locks()
+
+    def refresh_lock(self, token: str, timeout_s: int, expires_ns: int | None) -> Lock:
+        return self._catalog.refresh_lock(token, timeout_s, expires_ns)
+
+    def remove_lock(self, token: str) -> None:
+        self._catalog.remove_lock(token)
+
+    def authenticate(self, user: str, password: str) -> bool:
+        """Whether the password is the user's. Costs one argon2id (about 50 ms) the first time, then microseconds."""
+        return self._passwords.verify(user, password)
+
+    # --- the kernel's bookkeeping, changes, the end --------------------------------------------------------------------
+
+    def remember(self, ino: InodeNo) -> None:
+        """The kernel holds one more reference: an unlinked inode is kept until they are forgotten."""
+        with self._lock:
+            self._lookups[ino] = self._lookups.get(ino, 0) + 1
+
+    def forget(self, ino: InodeNo, count: int = 1) -> None:
+        """The kernel lets go of `count` references."""
+        with self._lock:
+            left = self._lookups.get(ino, 0) - count
+            if left > 0:
+                self._lookups[ino] = left
+            else:
+                self._lookups.pop(ino, None)
+
+    def subscribe(self, listener: Callable[[Effects], None]) -> Callable[[], None]:
+        """Every committed change, of every door and process, after the core's memory is updated. Called from catalog threads: must
+        be quick and must not call the Vfs. Returns the way to unsubscribe."""
+        with self._lock:
+            self._listeners.append(listener)
+
+        def unsubscribe() -> None:
+            with self._lock:
+                if listener in self._listeners:
+                    self._listeners.remove(listener)
+
+        return unsubscribe
+
+    def open_uploads(self) -> int:
+        """Files and puts with uncommitted bytes."""
+        with self._lock:
+            return sum(file.dirty for file in self._files.values()) + len(self._puts)
+
+    def drain(self, progress: Callable[[int], None] | None = None, timeout: float | None = None) -> None:
+        """Wait until nothing is uncommitted (or `timeout` seconds); `progress` hears the number left, about once a second."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while (left := self.open_uploads()) and (end is None or time.monotonic() < end):
+            if progress is not None:
+                progress(left)
+            with self._changed:
+                self._changed.wait(1.0)
+
+    def close(self) -> None:
+        """Stop the workers. Uncommitted bytes are dropped; the old contents stay."""
+        self._closing.set()
+        with self._lock:
+            puts = list(self._puts)
+        for put in puts:
+            put.abort()
+        self._sweeper.join(10)
+        self._sweep()
+        self._transfers.close()
+
+    def path(self, ino: InodeNo) -> str:
+        """A path of the inode, for people: of several hard links any one."""
+        names: list[str] = []
+        at = ino
+        while at != ROOT_INODE:
+            named = self._catalog.parents(at)
+            if not named:
+                return f"(unnamed inode {ino})"
+            at, name = named[0]
+            names.append(name)
+        return "/" + "/".join(reversed(names))
+
+    # --- for the open files -----------------------------------------------------------------------------------------------
+
+    def revision_of(self, stat: Stat) -> Revision | None:
+        """The revision behind a stat; None for an empty file."""
+        if stat.revision is None:
+            return None
+        with self._lock:
+            revision = self._revisions.get(stat.revision)
+            if revision is not None:
+                self._revisions.move_to_end(stat.revision)
+                return revision
+        revision = self._catalog.revision(stat.revision)
+        self._keep_revision(revision)
+        return revision
+
+    def commit_draft(self, ino: InodeNo, draft: Draft, mtime_ns: int) -> None:
+        """Name finished bytes in the catalog: from here on they are the file."""
+        revision = draft.revision if draft.revision.size else None
+        self._commit(ino, revision, mtime_ns, draft)
+
+    def uploads_changed(self) -> None:
+        """An open file became dirty or clean."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def close_file(self, file: OpenFile) -> None:
+        """One handle less; the last one ends the open file."""
+        with self._lock:
+            file.references -= 1
+            last = file.references == 0
+        if last:
+            file.close()
+            with self._lock:
+                if file.references == 0 and self._files.get(file.ino) is file:
+                    del self._files[file.ino]
+
+    # --- inside -----------------------------------------------------------------------------------------------------------
+
+    def _on_effects(self, effects: Effects) -> None:
+        self._tree.apply(effects)
+        self._access.apply(effects)
+        self._passwords.apply(effects)
+        with self._lock:
+            listeners = list(self._listeners)
+        for listener in listeners:
+            try:
+                listener(effects)
+            except Exception:
+                log.exception("A listener of changes failed")
+
+    def _live(self, stat: Stat) -> Stat:
+        file = self._files.get(stat.ino)
+        return stat if file is None else file.live(stat)
+
+    def _live_entries(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        if not self._files:
+            return entries
+        return [
+            Entry(entry.name, self._live(entry.stat)) if entry.stat.ino in self._files else entry for entry in entries
+        ]
+
+    def _regular(self, ino: InodeNo) -> Stat:
+        stat = self._tree.stat(ino)
+        if stat.is_dir:
+            raise IsADirectory("That is a folder.")
+        if not stat.is_file:
+            raise InvalidArgument("That is not a regular file.")
+        return stat
+
+    def _archive_only(self, ino: InodeNo) -> None:
+        if is_view(ino):
+            raise ReadOnly("Views are computed; write under /Documents.")
+
+    def _writable(self, caller: Caller, ino: InodeNo) -> None:
+        self._archive_only(ino)
+        if ino in (ROOT_INODE, DOCUMENTS_INODE):
+            self._admin(caller, "change the drive's top folders")
+        self._access.check(caller, ino, Right.WRITE)
+
+    def _parent(self, caller: Caller, parent: InodeNo, *, removing: str | None = None) -> None:
+        """May the caller add to a folder, or (`removing`) take the name out of it?"""
+        self._archive_only(parent)
+        if parent == ROOT_INODE:
+            raise ReadOnly("The top of the drive is fixed; write under /Documents.")
+        if parent == DOCUMENTS_INODE:
+            if removing is None:
+                raise NotPermitted("Only collections (folders) stand directly under /Documents; make one with mkdir.")
+            self._access.check_owner(caller, self._tree.lookup(DOCUMENTS_INODE, removing).ino)
+            return
+        self._access.check(caller, parent, Right.WRITE)
+
+    def _admin(self, caller: Caller, what: str) -> None:
+        if not self._access.is_admin(caller):
+            raise NotPermitted(f"Only admins may {what}; {caller.user} is none.")
+
+    def _make(self, caller: Caller, parent: InodeNo, name: str, new: NewInode) -> Stat:
+        check_name(name)
+        self._parent(caller, parent)
+        return self._made(self._catalog.make(parent, name, new), name)
+
+    def _made(self, effects: Effects, name: str) -> Stat:
+        for change in effects.changes:
+            if change.kind is ChangeKind.ENTRY_ADDED and change.name == name:
+                return effects.stat(change.ino)
+        raise NotFound(f"{name!r} vanished.")
+
+    def _gone(self, effects: Effects) -> None:
+        with self._lock:
+            self._unlinked.update(stat.ino for stat in effects.stats if stat.nlink == 0)
+
+    def _resized(self, stat: Stat, size: int) -> Revision | None:
+        if size == 0:
+            return None
+        old = self.revision_of(stat)
+        fresh, _ = new_revision()
+        if old is None:
+            return Revision(fresh, None, size, 0, None, None, time.time_ns())
+        resized = with_size(old, size)
+        return Revision(fresh, resized.key, size, resized.stored, None, None, time.time_ns())
+
+    def _commit(self, ino: InodeNo, revision: Revision | None, mtime_ns: int | None, draft: Draft | None) -> None:
+        if revision is not None:
+            self._keep_revision(revision)
+        self._catalog.commit_revision(
+            ino, revision, mtime_ns=mtime_ns, finish_upload=draft.upload_id if draft is not None else None
+        )
+
+    def _keep_revision(self, revision: Revision) -> None:
+        slim = replace(revision, parts=())  # readers need no parts, and 80 GB have thousands
+        with self._lock:
+            self._revisions[revision.id] = slim
+            while len(self._revisions) > REVISIONS_MAX:
+                self._revisions.popitem(last=False)
+
+    def _close_put(self, handle: PutHandle) -> None:
+        with self._changed:
+            self._puts.discard(handle)
+            self._changed.notify_all()
+
+    def _sweep_forever(self) -> None:
+        while not self._closing.wait(SWEEP_SECONDS):
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Drop unlinked inodes that neither a handle nor the kernel holds."""
+        with self._lock:
+            free = [ino for ino in self._unlinked if ino not in self._files and ino not in self._lookups]
+            self._unlinked.difference_update(free)
+        try:
+            if free:
+                self._catalog.forget(free)
+        except FsError as error:
+            log.warning("Unlinked files are swept at the next start: %s", error)
+            return
+        for ino in free:
+            self._tree.forget(ino)
