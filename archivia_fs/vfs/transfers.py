@@ -16,6 +16,7 @@ from archivia_fs.types import ObjectKey, Part, RevisionId, UploadId
 from archivia_fs.vfs.block_cache import BlockCache
 from archivia_fs.vfs.budget import Budget
 from archivia_fs.vfs.spill import SpillArea
+from archivia_fs.vfs.upload_plan import UploadPlan
 
 UPLOAD_WORKERS = 6  # parts in flight; more brought nothing against SeaweedFS on 2 cores
 DOWNLOAD_WORKERS = 8  # blocks in flight, for all readers together
@@ -34,9 +35,19 @@ class Transfers:
     """`memory` bytes bound all data buffers: 3/8 hold blocks for readers, 1/4 parts for writers. The rest is headroom
     for what is on its way through sockets, the hash workers and the allocator."""
 
-    def __init__(self, store: ObjectStore, journal: Journal, *, memory: int, spill_dir: Path, spill_limit: int) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        journal: Journal,
+        *,
+        memory: int,
+        spill_dir: Path,
+        spill_limit: int,
+        plan: UploadPlan | None = None,
+    ) -> None:
         self.store = store
         self.journal = journal
+        self.plan = plan or UploadPlan()
         self.uploads = ThreadPoolExecutor(UPLOAD_WORKERS, "upload")
         self.downloads = ThreadPoolExecutor(DOWNLOAD_WORKERS, "download")
         self.write_budget = Budget(memory // 4)

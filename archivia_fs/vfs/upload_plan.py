@@ -1,6 +1,6 @@
 """How a file's bytes become the parts of a multipart upload. Pure arithmetic, no I/O.
 
-Owns: part sizes. Used by: uploader. Threading: values.
+Owns: part sizes. Used by: uploader, writer. Threading: values.
 
 S3 allows 10,000 parts of 5 MiB to 5 GiB and objects of 5 TiB. A writer does not know how long its file becomes
 (FUSE never says), so parts begin small, to start sending early and keep buffers small, and grow:
@@ -8,41 +8,52 @@ S3 allows 10,000 parts of 5 MiB to 5 GiB and objects of 5 TiB. A writer does not
     parts     1 -  1,000     8 MiB        7.8 GiB
     parts 1,001 -  4,000    16 MiB       54.7 GiB
     parts 4,001 -  6,000    32 MiB      117.2 GiB
-    parts 6,001 - 10,000     1.25 GiB     5 TiB and a bit
+    parts 6,001 - 10,000     1.27 GiB     5 TiB and a bit
 
-Parts over `BUFFERED_MAX` are never held in memory: they are composed on the server (see uploader).
+Parts over `buffered_max` are never held in memory: they are composed on the server (see uploader).
 """
 
 from __future__ import annotations
 
-from archivia_fs.store.base import PART_SIZE_MAX, PARTS_MAX
-from archivia_fs.types import SIZE_MAX
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from archivia_fs.store.base import PARTS_MAX
 
 MIB = 1024**2
-FIRST_PART = 8 * MIB  # also the largest file that is one plain PUT
-BUFFERED_MAX = 32 * MIB  # the largest part kept in memory while it is sent
-
-_SCHEDULE = ((1_000, 8 * MIB), (4_000, 16 * MIB), (6_000, 32 * MIB), (PARTS_MAX, 1280 * MIB))
 
 
-def part_size(number: int, size_hint: int | None = None) -> int:
-    """Size in bytes of part `number` (from 1); only the last part of a file may be smaller.
+@dataclass(frozen=True, slots=True)
+class UploadPlan:
+    """`schedule` holds (last part number, bytes per part); its first size is also the largest file that is one
+    plain PUT. `buffered_max` is the largest part kept in memory while it is sent."""
 
-    A `size_hint` (bytes the writer announced and will not exceed) makes all parts even and just big enough, where such
-    parts can be buffered. Raises ValueError outside 1..10,000.
-    """
-    if not 1 <= number <= PARTS_MAX:
-        raise ValueError(f"part {number} is outside 1..{PARTS_MAX}")
-    if size_hint is not None and size_hint <= PARTS_MAX * BUFFERED_MAX:
-        even = -(-size_hint // PARTS_MAX)
-        return max(FIRST_PART, -(-even // MIB) * MIB)
-    return next(size for last, size in _SCHEDULE if number <= last)
+    schedule: Sequence[tuple[int, int]] = (
+        (1_000, 8 * MIB),
+        (4_000, 16 * MIB),
+        (6_000, 32 * MIB),
+        (PARTS_MAX, 1300 * MIB),
+    )
+    buffered_max: int = 32 * MIB
 
+    @property
+    def first_part(self) -> int:
+        """Bytes of part 1."""
+        return self.schedule[0][1]
 
-def capacity(size_hint: int | None = None) -> int:
-    """How many bytes 10,000 parts hold: at least 5 TiB, or at least the hint."""
-    return sum(part_size(number, size_hint) for number in range(1, PARTS_MAX + 1))
+    def part_size(self, number: int, size_hint: int | None = None) -> int:
+        """Size in bytes of part `number` (from 1); only the last part of a file may be smaller.
 
+        A `size_hint` (bytes the writer announced and will not exceed) makes all parts even and just big enough, where
+        such parts can be buffered. Raises ValueError outside 1..10,000.
+        """
+        if not 1 <= number <= PARTS_MAX:
+            raise ValueError(f"part {number} is outside 1..{PARTS_MAX}")
+        if size_hint is not None and size_hint <= PARTS_MAX * self.buffered_max:
+            even = -(-size_hint // PARTS_MAX)
+            return max(self.first_part, min(self.buffered_max, -(-even // MIB) * MIB))
+        return next(size for last, size in self.schedule if number <= last)
 
-assert capacity() >= SIZE_MAX
-assert max(size for _, size in _SCHEDULE) <= PART_SIZE_MAX
+    def capacity(self, size_hint: int | None = None) -> int:
+        """How many bytes 10,000 parts hold: at least 5 TiB by the default schedule, or at least the hint."""
+        return sum(self.part_size(number, size_hint) for number in range(1, PARTS_MAX + 1))

@@ -23,7 +23,6 @@ from archivia_fs.store.base import PARTS_MAX
 from archivia_fs.types import SIZE_MAX, ObjectKey, Part, Revision, RevisionId, UploadId
 from archivia_fs.vfs.crc import combine
 from archivia_fs.vfs.transfers import Transfers, new_revision
-from archivia_fs.vfs.upload_plan import BUFFERED_MAX, part_size
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +45,7 @@ class Uploader:
 
     def __init__(self, transfers: Transfers, target: str, *, size_hint: int | None = None, part_bytes: int = 0) -> None:
         self._transfers = transfers
+        self._plan = transfers.plan
         self._target = target
         self._size_hint = size_hint
         self._part_bytes = part_bytes  # fixed size of parts, for the inner uploader of a composed part
@@ -62,6 +62,7 @@ class Uploader:
         self._hashed = 0  # parts that are in self._sha
         self._composed: Uploader | None = None
         self._failure: BaseException | None = None
+        self._aborted = False
         self.size = 0
         self.sealed = 0  # bytes that left the buffer; what is beyond may still be changed
 
@@ -135,10 +136,8 @@ class Uploader:
 
     def abort(self) -> None:
         """Drop everything; the store forgets the parts. Never raises: what cannot be dropped now is left to gc."""
-        for future in self._sent:
-            future.cancel()
         with self._turn:
-            self._hashed = PARTS_MAX + 1  # nobody waits for a turn any more
+            self._aborted = True
             self._turn.notify_all()
         wait(self._sent, timeout=PART_TIMEOUT)
         self._release()
@@ -231,7 +230,9 @@ class Uploader:
     def _hash(self, number: int, buffer: bytearray) -> None:
         """SHA-256 goes over the parts in their order; workers take them in order, so the turn always comes."""
         with self._turn:
-            self._turn.wait_for(lambda: self._hashed >= number - 1)
+            self._turn.wait_for(lambda: self._aborted or self._hashed >= number - 1)
+            if self._aborted:
+                raise StoreUnavailable("This upload was given up.")
         self._sha.update(buffer)
         with self._turn:
             self._hashed = max(self._hashed, number)
@@ -255,13 +256,15 @@ class Uploader:
 
     @property
     def _is_composed(self) -> bool:
-        return self._planned(self._next) > BUFFERED_MAX
+        return self._planned(self._next) > self._plan.buffered_max
 
     def _append_composed(self, piece: memoryview, timeout: float) -> int:
         if self._composed is None:
             if not self._transfers.store.capabilities.part_copy:
                 raise FileTooBig("This store cannot copy parts (UploadPartCopy), so a file ends at 117 GiB.")
-            self._composed = Uploader(self._transfers, f"{self._target} (part {self._next})", part_bytes=BUFFERED_MAX)
+            self._composed = Uploader(
+                self._transfers, f"{self._target} (part {self._next})", part_bytes=self._plan.buffered_max
+            )
             with self._turn:  # all that came before is hashed; from here on hashing goes on in this thread
                 self._turn.wait_for(lambda: self._hashed >= self._next - 1)
         count = self._composed.append(piece, timeout)
@@ -291,7 +294,7 @@ class Uploader:
     # --- the rest ------------------------------------------------------------------------------------------------
 
     def _planned(self, number: int) -> int:
-        return self._part_bytes or part_size(number, self._size_hint)
+        return self._part_bytes or self._plan.part_size(number, self._size_hint)
 
     def _release(self) -> None:
         self._transfers.write_budget.release(self._claimed)

@@ -59,6 +59,7 @@ from archivia_fs.vfs.put import PutHandle
 from archivia_fs.vfs.reader import RevisionContent
 from archivia_fs.vfs.transfers import Transfers, new_revision
 from archivia_fs.vfs.tree import Tree
+from archivia_fs.vfs.upload_plan import UploadPlan
 from archivia_fs.vfs.uploader import Draft, Uploader
 from archivia_fs.vfs.view import View, Views, is_view
 from archivia_fs.vfs.view_handle import ViewHandle
@@ -78,11 +79,13 @@ AnyHandle = FileHandle | ViewHandle
 
 @dataclass(frozen=True, slots=True)
 class VfsOptions:
-    """`memory`: bytes for all buffers and caches of data. `spill_limit`: bytes of disk in `spill_dir`."""
+    """`memory`: bytes for all buffers and caches of data. `spill_limit`: bytes of disk in `spill_dir`. `plan`: part
+    sizes; tests take small ones."""
 
     spill_dir: Path
     memory: int = 256 * 1024**2
     spill_limit: int = 64 * 1024**3
+    plan: UploadPlan = UploadPlan()  # noqa: RUF009 - frozen
 
 
 class Vfs:
@@ -91,7 +94,12 @@ class Vfs:
     def __init__(self, catalog: Catalog, store: ObjectStore, options: VfsOptions, views: Sequence[View] = ()) -> None:
         self._catalog = catalog
         self._transfers = Transfers(
-            store, catalog, memory=options.memory, spill_dir=options.spill_dir, spill_limit=options.spill_limit
+            store,
+            catalog,
+            memory=options.memory,
+            spill_dir=options.spill_dir,
+            spill_limit=options.spill_limit,
+            plan=options.plan,
         )
         self._tree = Tree(catalog)
         self._access = Access(catalog, self._tree)

@@ -20,7 +20,6 @@ from archivia_fs.types import SIZE_MAX, Revision
 from archivia_fs.vfs.reader import RevisionContent
 from archivia_fs.vfs.spill import SpillFile
 from archivia_fs.vfs.transfers import Transfers
-from archivia_fs.vfs.upload_plan import FIRST_PART
 from archivia_fs.vfs.uploader import APPEND_MAX, Draft, Uploader
 
 MEMORY_PATIENCE = 5.0  # seconds without memory for new bytes before a file turns to the spill area
@@ -171,7 +170,7 @@ class Writer:
         """Edit existing bytes: in memory if they are few, else over a spill file."""
         self.size = base.size
         content = RevisionContent(self._transfers, base)
-        if base.size < FIRST_PART:
+        if base.size < self._transfers.plan.first_part:
             stream = self._uploader()
             data = memoryview(content.pread(0, base.size)).cast("B")
             content.close()
