@@ -1,0 +1,332 @@
+"""The WebDAV methods about names: PROPFIND, PROPPATCH, MKCOL, DELETE, COPY, MOVE, LOCK, UNLOCK.
+
+Owns: their HTTP rules (RFC 4918 section 9); the work is one Vfs call each. Stands on wsgidav's RequestServer for OPTIONS, LOCK and
+UNLOCK. Used by: transfer. Threading: one object per request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+from xml.etree.ElementTree import Element
+
+from typing_extensions import Buffer
+from wsgidav import util
+from wsgidav.dav_error import PRECONDITION_CODE_PropfindFiniteDepth
+from wsgidav.request_server import RequestServer
+
+from archivia_fs.errors import Exists, FsError, NotFound
+from archivia_fs.types import InodeNo, RenameFlag, SetAttr
+from webdav.conditions import State, check_http, parse_if
+from webdav.convert import Headers, fail, lock_path, reason, split_path, url_path
+from webdav.locks import covering
+from webdav.properties import Update, Wanted, multistatus
+from webdav.provider import VfsProvider
+from webdav.resources import FOLDER_MODE, Environ, Folder, Node
+
+StartResponse = Callable[[str, Headers], Any]
+Response = Iterable[Buffer]
+
+
+class NameMethods(RequestServer):
+    """What a method needs is checked before anything is done: syntax, existence, conditions, locks, in this order."""
+
+    def __init__(self, provider: VfsProvider) -> None:
+        super().__init__(provider)  # type: ignore[no-untyped-call]
+        self._provider = provider
+        self._vfs = provider.vfs
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Response:
+        method = environ["REQUEST_METHOD"]
+        environ["wsgidav.user_name"] = environ["wsgidav.auth.user_name"]
+        if "HTTP_DEPTH" in environ:
+            environ["HTTP_DEPTH"] = environ["HTTP_DEPTH"].strip().lower()
+        if method not in self._possible_methods or method == "POST":
+            allowed = ", ".join(sorted(set(self._possible_methods) - {"POST"}))
+            fail(HTTPStatus.METHOD_NOT_ALLOWED, f"There is no {method} on this drive.", headers=[("Allow", allowed)])
+        response: Response = getattr(self, f"do_{method}")(environ, start_response)
+        return response
+
+    # --- conditions and locks ----------------------------------------------------------------------------------
+
+    def _evaluate_if_headers(self, res: Node | None, environ: Environ) -> None:
+        """Raise DAVError 412 or 304. `res` None: nothing is there. wsgidav's LOCK and UNLOCK come through here too."""
+        stat = None if res is None else res.stat
+        check_http(environ, None if stat is None or stat.is_dir else stat.etag, None if stat is None else stat.mtime_ns)
+        header = parse_if(environ.get("HTTP_IF"))
+        environ["wsgidav.conditions.if"] = header
+        environ["wsgidav.ifLockTokenList"] = header.tokens
+        own = lock_path(environ["PATH_INFO"])
+        if not header.holds(lambda path: self._state(path or own, environ)):
+            fail(HTTPStatus.PRECONDITION_FAILED, "The If header's conditions do not hold.")
+
+    def _state(self, path: str, environ: Environ) -> State:
+        with contextlib.suppress(FsError):
+            node = self._provider.get_resource_inst(path, environ)
+            tokens = frozenset(lock.token for lock in covering(self._vfs.locks(), path))
+            return State(None if node is None or node.stat.is_dir else node.stat.etag, tokens)
+        return State(None, frozenset())
+
+    def _may_write(self, path: str, environ: Environ, *, deep: bool = False) -> None:
+        """Raise DAVError 423 if a lock whose token was not shown protects `path` (or, deep, anything below it)."""
+        self._provider.locks.check_write_permission(  # type: ignore[no-untyped-call]
+            url=lock_path(path),
+            depth="infinity" if deep else "0",
+            token_list=environ["wsgidav.ifLockTokenList"],
+            principal=environ["wsgidav.user_name"],
+        )
+
+    def _drop_locks(self, path: str) -> None:
+        """Locks end with their resource (RFC 4918 9.6)."""
+        storage = self._provider.locks.storage
+        for token in storage.get_lock_list(path, include_root=True, include_children=True, token_only=True):
+            storage.delete(token)
+
+    def _existing(self, environ: Environ) -> Node:
+        node = self._provider.get_resource_inst(environ["PATH_INFO"], environ)
+        if node is None:
+            fail(HTTPStatus.NOT_FOUND, f"There is no {environ['PATH_INFO']!r}.")
+        return node
+
+    def _parent(self, path: str, environ: Environ) -> tuple[Folder, str]:
+        """The folder a new name goes to. Raises DAVError 409 if it is missing (RFC 4918 9.3.1, 9.7.1)."""
+        parent_path, name = split_path(path)
+        if not name:
+            fail(HTTPStatus.METHOD_NOT_ALLOWED, "The drive's root is always there.")
+        folder = self._provider.folder(parent_path, environ)
+        if folder is None:
+            fail(HTTPStatus.CONFLICT, f"There is no folder {parent_path!r}; make it first (MKCOL).")
+        return folder, name
+
+    def _depth(self, environ: Environ, default: str, *allowed: str) -> str:
+        depth: str = environ.setdefault("HTTP_DEPTH", default)
+        if depth not in allowed:
+            fail(HTTPStatus.BAD_REQUEST, f"Depth has to be one of {', '.join(allowed)} here.")
+        return depth
+
+    # --- properties --------------------------------------------------------------------------------------------
+
+    def do_PROPFIND(self, environ: Environ, start_response: StartResponse) -> Response:
+        """Depth 0 and 1. Infinity (also what no Depth means) is refused as RFC 4918 9.1 allows: a drive has millions of files."""
+        depth = self._depth(environ, "infinity", "0", "1", "infinity")
+        if depth == "infinity":
+            message = "PROPFIND of a whole tree is refused; ask folder by folder with Depth: 1."
+            fail(HTTPStatus.FORBIDDEN, message, condition=PRECONDITION_CODE_PropfindFiniteDepth)
+        node = self._existing(environ)
+        self._evaluate_if_headers(node, environ)
+        body: Element | None = util.parse_xml_body(environ, allow_empty=True)
+        wanted = Wanted(body)
+        nodes = [node, *node.get_member_list()] if depth == "1" and isinstance(node, Folder) else [node]
+        first = wanted.response(nodes[0])  # errors of the core still become a status
+        return _multistatus(start_response, _chain(first, (wanted.response(child) for child in nodes[1:])))
+
+    def do_PROPPATCH(self, environ: Environ, start_response: StartResponse) -> Response:
+        self._depth(environ, "0", "0")
+        node = self._existing(environ)
+        self._evaluate_if_headers(node, environ)
+        self._may_write(node.path, environ)
+        update = Update(util.parse_xml_body(environ))
+        if not update.refused:
+            changes = update.changes
+            if None in changes.values():  # removing what is not there is no error here (RFC 4918 14.23)
+                present = node.properties()
+                changes = {key: value for key, value in changes.items() if value is not None or key in present}
+            if changes:
+                self._vfs.set_properties(node.caller, node.stat.ino, changes)
+            if update.times is not None:
+                self._vfs.setattr(node.caller, node.stat.ino, update.times)
+        return _multistatus(start_response, [update.response(node.get_href())])
+
+    # --- names -------------------------------------------------------------------------------------------------
+
+    def do_MKCOL(self, environ: Environ, start_response: StartResponse) -> Response:
+        path = environ["PATH_INFO"]
+        if util.get_content_length(environ):
+            fail(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "MKCOL takes no body.")
+        self._depth(environ, "0", "0")
+        mtime_ns = oc_mtime(environ)
+        existing = self._provider.get_resource_inst(path, environ)
+        if existing is not None:
+            fail(HTTPStatus.METHOD_NOT_ALLOWED, f"{path!r} is there already.")
+        folder, name = self._parent(path, environ)
+        self._evaluate_if_headers(None, environ)
+        self._may_write(path, environ)
+        self._may_write(folder.path, environ)
+        stat = self._vfs.mkdir(folder.caller, folder.stat.ino, name, FOLDER_MODE)
+        if mtime_ns is not None:
+            self._vfs.setattr(folder.caller, stat.ino, SetAttr(mtime_ns=mtime_ns))
+        return _empty(start_response, HTTPStatus.CREATED, mtime_headers(mtime_ns))
+
+    def do_DELETE(self, environ: Environ, start_response: StartResponse) -> Response:
+        node = self._existing(environ)
+        if util.get_content_length(environ):
+            fail(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "DELETE takes no body.")
+        self._depth(environ, "infinity", *(("infinity",) if node.stat.is_dir else ("0", "infinity")))
+        self._evaluate_if_headers(node, environ)
+        folder, name = self._parent(node.path, environ)
+        self._may_write(folder.path, environ)
+        self._may_write(node.path, environ, deep=True)
+        self._vfs.remove(node.caller, folder.stat.ino, name)
+        self._drop_locks(node.path)
+        return _empty(start_response, HTTPStatus.NO_CONTENT)
+
+    def do_COPY(self, environ: Environ, start_response: StartResponse) -> Response:
+        source, folder, name, target = self._source_and_target(environ)
+        recursive = self._depth(environ, "infinity", "0", "infinity") == "infinity"
+        caller = source.caller
+        if target is None:
+            with _unless_there():
+                self._vfs.copy(caller, source.stat.ino, folder.stat.ino, name, recursive=recursive)
+            return _empty(start_response, HTTPStatus.CREATED)
+        # Beside the target first, so that a copy that fails leaves the target as it was.
+        beside = f".{secrets.token_hex(8)}.archivia-copy"
+        self._vfs.copy(caller, source.stat.ino, folder.stat.ino, beside, recursive=recursive)
+        try:
+            self._replace(caller, folder.stat.ino, beside, folder.stat.ino, name, source, target)
+        except BaseException:
+            with contextlib.suppress(FsError):
+                self._vfs.remove(caller, folder.stat.ino, beside)
+            raise
+        return _empty(start_response, HTTPStatus.NO_CONTENT)
+
+    def do_MOVE(self, environ: Environ, start_response: StartResponse) -> Response:
+        self._depth(environ, "infinity", "infinity", "0")  # litmus and davfs2 send 0 for files
+        source, folder, name, target = self._source_and_target(environ, moves=True)
+        old_folder, old_name = self._parent(source.path, environ)
+        new_path = folder.path + name
+        if target is None:
+            with _unless_there():
+                self._vfs.rename(
+                    source.caller, old_folder.stat.ino, old_name, folder.stat.ino, name, RenameFlag.NOREPLACE
+                )
+        else:
+            self._drop_locks(new_path)
+            self._replace(source.caller, old_folder.stat.ino, old_name, folder.stat.ino, name, source, target)
+        self._drop_locks(source.path)
+        return _empty(start_response, HTTPStatus.CREATED if target is None else HTTPStatus.NO_CONTENT)
+
+    def _replace(
+        self, caller: Any, parent: InodeNo, name: str, new_parent: InodeNo, new_name: str, source: Node, target: Node
+    ) -> None:
+        """Put an entry in the place of another in one step; what was there goes for good.
+
+        rename(2) does that for files; for the rest the two change places (one transaction) and then the old one goes, so
+        that a crash in between loses nothing.
+        """
+        if source.stat.is_dir or target.stat.is_dir:
+            self._vfs.rename(caller, parent, name, new_parent, new_name, RenameFlag.EXCHANGE)
+            self._vfs.remove(caller, parent, name)
+        else:
+            self._vfs.rename(caller, parent, name, new_parent, new_name)
+
+    def _source_and_target(self, environ: Environ, *, moves: bool = False) -> tuple[Node, Folder, str, Node | None]:
+        """All checks that COPY and MOVE share (RFC 4918 9.8, 9.9). Returns source, the target's folder and name, and
+        what is there now."""
+        source = self._existing(environ)
+        if util.get_content_length(environ):
+            fail(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"{environ['REQUEST_METHOD']} takes no body.")
+        overwrite = environ.get("HTTP_OVERWRITE", "T").strip().upper()
+        if overwrite not in ("T", "F"):
+            fail(HTTPStatus.BAD_REQUEST, "Overwrite has to be T or F.")
+        path = self._destination(environ)
+        here, there = lock_path(source.path), lock_path(path)
+        if here == there:
+            fail(HTTPStatus.FORBIDDEN, "Source and destination are the same.")
+        if there.startswith(here.rstrip("/") + "/") and source.stat.is_dir:
+            fail(HTTPStatus.FORBIDDEN, "A folder cannot go into itself.")
+        folder, name = self._parent(path, environ)
+        target = self._provider.get_resource_inst(path, environ)
+        if target is None:
+            self._provider.refuse_hidden(folder, name)
+        self._evaluate_if_headers(source, environ)
+        if moves:
+            self._may_write(split_path(source.path)[0], environ)
+            self._may_write(source.path, environ, deep=True)
+        if target is None:
+            self._may_write(folder.path, environ)
+        self._may_write(path, environ, deep=True)
+        if target is not None and overwrite == "F":
+            fail(HTTPStatus.PRECONDITION_FAILED, "The destination is there, and Overwrite says F.")
+        if target is not None and here.startswith(there.rstrip("/") + "/"):
+            fail(HTTPStatus.FORBIDDEN, "The destination holds the source; it would be deleted first.")
+        return source, folder, name, target
+
+    def _destination(self, environ: Environ) -> str:
+        """The path of Destination. Raises DAVError 400, or 502 for another server (RFC 4918 9.8.5)."""
+        header = environ.get("HTTP_DESTINATION")
+        if not header:
+            fail(HTTPStatus.BAD_REQUEST, "The Destination header is missing.")
+        parts = urlsplit(header)
+        hosts = {environ.get(key, "").lower() for key in ("HTTP_HOST", "HTTP_X_FORWARDED_HOST")} - {""}
+        if parts.netloc and parts.netloc.rpartition("@")[2].lower() not in hosts:
+            fail(
+                HTTPStatus.BAD_GATEWAY, "The destination is on another server. Behind a proxy, pass the Host header on."
+            )
+        if not parts.path.startswith("/"):
+            fail(HTTPStatus.BAD_REQUEST, "Destination has to be a URL of this server.")
+        return url_path(parts.path)
+
+    # --- locks -------------------------------------------------------------------------------------------------
+
+    def do_LOCK(self, environ: Environ, start_response: StartResponse) -> Response:
+        """wsgidav's, after what it does not check: somebody else's token, and locks above a name that is not there yet."""
+        path = environ["PATH_INFO"]
+        header = parse_if(environ.get("HTTP_IF"))
+        environ["wsgidav.ifLockTokenList"] = header.tokens
+        if not util.get_content_length(environ):
+            for lock in filter(None, map(self._vfs.lock, header.tokens)):
+                if lock.user != environ["wsgidav.user_name"]:
+                    fail(HTTPStatus.FORBIDDEN, "That lock is somebody else's.")
+        elif self._provider.get_resource_inst(path, environ) is None:
+            folder, name = self._parent(path, environ)
+            self._provider.refuse_hidden(folder, name)
+            self._may_write(folder.path, environ)
+            self._may_write(path, environ)
+        try:
+            response: Response = super().do_LOCK(environ, start_response)  # type: ignore[no-untyped-call]
+        except NotFound:
+            fail(HTTPStatus.PRECONDITION_FAILED, "That lock has expired.")
+        return response
+
+
+def oc_mtime(environ: Environ) -> int | None:
+    """X-OC-Mtime (ownCloud, rclone): seconds since the epoch, to nanoseconds. Raises DAVError 400."""
+    text = environ.get("HTTP_X_OC_MTIME")
+    if text is None:
+        return None
+    whole, _, fraction = text.strip().partition(".")
+    if not whole.lstrip("-").isdigit() or len(whole) > 12 or (fraction and not fraction.isdigit()):
+        fail(HTTPStatus.BAD_REQUEST, "X-OC-Mtime has to be seconds since the epoch.")
+    return int(whole) * 10**9 + int((fraction + "0" * 9)[:9])
+
+
+def mtime_headers(mtime_ns: int | None) -> Headers:
+    return [] if mtime_ns is None else [("X-OC-Mtime", "accepted")]
+
+
+@contextlib.contextmanager
+def _unless_there() -> Iterator[None]:
+    """Somebody took the destination's name between our look and the change."""
+    try:
+        yield
+    except Exists as error:
+        fail(HTTPStatus.PRECONDITION_FAILED, str(error))
+
+
+def _empty(start_response: StartResponse, status: int, headers: Headers | None = None) -> Response:
+    start_response(reason(status), [*(headers or []), ("Content-Length", "0")])
+    return []
+
+
+def _multistatus(start_response: StartResponse, responses: Iterable[str]) -> Response:
+    start_response(reason(HTTPStatus.MULTI_STATUS), [("Content-Type", "application/xml; charset=utf-8")])
+    return multistatus(responses)
+
+
+def _chain(first: str, rest: Iterable[str]) -> Iterable[str]:
+    yield first
+    yield from rest

@@ -1,0 +1,147 @@
+"""Resource objects: one drive entry each, as wsgidav's machinery (OPTIONS, LOCK, the HTML listing) wants to see it.
+
+Owns: which entries WebDAV shows. Folders and regular files; a relative symbolic link that leads to a regular file is shown as that
+file (removing or moving it means the link); other links, fifos, sockets and devices are hidden, and a name they hold
+cannot be written over. Used by: provider, methods, transfer. Threading: one request each.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+from xml.etree.ElementTree import Element
+
+from wsgidav.dav_provider import DAVCollection, DAVNonCollection
+
+from archivia_fs.content import FileObject
+from archivia_fs.errors import FsError
+from archivia_fs.types import Caller, Stat
+from archivia_fs.vfs.vfs import Vfs
+from webdav.convert import fail, href, lock_path, media_type
+from webdav.locks import discovery
+
+FOLDER_MODE = 0o755
+FILE_MODE = 0o644
+
+Environ = dict[str, Any]
+
+
+class Node:
+    """What folders and files have in common. `stat` is that of the inode shown; the root's name is empty."""
+
+    path: str
+    name: str
+    environ: Environ
+    provider: Any
+
+    def bind(self, vfs: Vfs, caller: Caller, stat: Stat) -> None:
+        self.vfs = vfs
+        self.caller = caller
+        self.stat = stat
+
+    def properties(self) -> Mapping[str, bytes]:
+        """Dead properties as the table has them."""
+        return self.vfs.properties(self.stat.ino)
+
+    def get_ref_url(self) -> str:
+        """wsgidav's key for locks."""
+        return lock_path(self.path)
+
+    def get_href(self) -> str:
+        return href(self.path)
+
+    def get_creation_date(self) -> float:
+        return self.stat.birth_ns / 10**9
+
+    def get_last_modified(self) -> float:
+        return self.stat.mtime_ns // 10**9
+
+    def get_display_name(self) -> str:
+        return self.name
+
+    def get_content_type(self) -> str | None:
+        return None
+
+    def get_property_value(self, name: str) -> Element:
+        """Only wsgidav's LOCK asks through here; PROPFIND has its own writer."""
+        if name != "{DAV:}lockdiscovery":
+            fail(HTTPStatus.NOT_FOUND, f"There is no property {name}.")
+        element = Element(name)
+        element.extend(discovery(self.vfs.locks(), self.path))
+        return element
+
+
+class Folder(Node, DAVCollection):
+    """A directory."""
+
+    def __init__(self, path: str, environ: Environ, vfs: Vfs, caller: Caller, stat: Stat) -> None:
+        super().__init__(path if path.endswith("/") else path + "/", environ)
+        self.bind(vfs, caller, stat)
+
+    def get_member_list(self) -> list[Node]:
+        """All shown children, from one readdir."""
+        members = (self.child(entry.name, entry.stat) for entry in self.vfs.readdir(self.caller, self.stat.ino))
+        return [member for member in members if member is not None]
+
+    def get_member_names(self) -> list[str]:
+        return [member.name for member in self.get_member_list()]
+
+    def get_member(self, name: str) -> Node | None:
+        return self.child(name, self.vfs.lookup(self.caller, self.stat.ino, name))
+
+    def child(self, name: str, stat: Stat) -> Node | None:
+        """The resource for an entry of this folder, or None if it is not shown."""
+        path = self.path + name
+        if stat.is_symlink:
+            target = self._follow(path, stat.symlink or "")
+            return None if target is None else File(path, self.environ, self.vfs, self.caller, target)
+        if stat.is_dir:
+            return Folder(path, self.environ, self.vfs, self.caller, stat)
+        return File(path, self.environ, self.vfs, self.caller, stat) if stat.is_file else None
+
+    def _follow(self, path: str, target: str) -> Stat | None:
+        """The regular file one relative link leads to. No chains and no folders: a walk over the drive always ends."""
+        if target.startswith("/"):
+            return None  # a path of whatever machine made the link
+        try:
+            stat = self.vfs.resolve(self.caller, posixpath.normpath(posixpath.join(posixpath.dirname(path), target)))
+        except FsError:
+            return None
+        return stat if stat.is_file else None
+
+    def create_empty_resource(self, name: str) -> File:
+        """For LOCK of an unmapped URL (RFC 4918 7.3). Raises FsError."""
+        handle = self.vfs.put(self.caller, self.stat.ino, name, size_hint=0, mode=FILE_MODE, exclusive=True)
+        try:
+            stat, _ = handle.commit()
+        finally:
+            handle.abort()
+        return File(self.path + name, self.environ, self.vfs, self.caller, stat)
+
+
+class File(Node, DAVNonCollection):
+    """A regular file."""
+
+    def __init__(self, path: str, environ: Environ, vfs: Vfs, caller: Caller, stat: Stat) -> None:
+        super().__init__(path.rstrip("/"), environ)
+        self.bind(vfs, caller, stat)
+
+    def get_content_length(self) -> int:
+        return self.stat.size
+
+    def get_content_type(self) -> str:
+        return media_type(self.name)
+
+    def get_content(self) -> FileObject:
+        return FileObject(self.vfs.snapshot(self.caller, self.stat.ino))
+
+    def get_etag(self) -> str:
+        return self.stat.etag
+
+    def support_etag(self) -> bool:
+        return True
+
+    def support_ranges(self) -> bool:
+        return True
