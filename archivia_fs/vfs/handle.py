@@ -1,6 +1,6 @@
 """Open files: the uncommitted bytes that all handles of one inode share, and the handles themselves.
 
-Owns: the life of a write from open to close. Used by: vfs, and through FileHandle the doors. Threading: any thread.
+Owns: the life of a write from open to close. Used by: open_files, and through FileHandle the doors. Threading: any thread.
 
 Each OpenFile has a *turn*, a lock that one reader or writer of uncommitted bytes holds at a time. It is the only lock
 of the core that may be held while the store or the catalog works, and it guards nothing but this file's own
@@ -25,7 +25,7 @@ from archivia_fs.vfs.transfers import Transfers
 from archivia_fs.vfs.writer import Writer
 
 if TYPE_CHECKING:
-    from archivia_fs.vfs.vfs import Vfs
+    from archivia_fs.vfs.open_files import OpenFiles
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +33,11 @@ log = logging.getLogger(__name__)
 class OpenFile:
     """An inode that is open in this process; one for all its handles."""
 
-    def __init__(self, vfs: Vfs, transfers: Transfers, ino: InodeNo) -> None:
+    def __init__(self, files: OpenFiles, transfers: Transfers, ino: InodeNo) -> None:
         self.ino = ino
         self.turn = threading.Lock()
         self.references = 0
-        self._vfs = vfs
+        self._files = files
         self._transfers = transfers
         self._writer: Writer | None = None
         self._failure: FsError | None = None  # of an upload: every flush tells it until the file is closed
@@ -103,7 +103,7 @@ class OpenFile:
         """ftruncate(2): becomes visible to others when the handle is flushed."""
         with self.turn:
             self._check()
-            if self._writer is None and size == self._vfs.getattr(self.ino).size:
+            if self._writer is None and size == self._files.stat(self.ino).size:
                 return  # rsync --inplace ends so; not worth a revision
             writer = self._writer or self._start(empty=size == 0)
             writer.truncate(size)
@@ -115,7 +115,7 @@ class OpenFile:
             self._check()
             if self._writer is not None:
                 self._writer.truncate(0)
-            elif self._vfs.getattr(self.ino).size:
+            elif self._files.stat(self.ino).size:
                 self._start(empty=True)
             self._mtime_ns = time.time_ns()
 
@@ -129,13 +129,13 @@ class OpenFile:
                 return
             try:
                 draft = self._writer.finish()
-                self._vfs.commit_draft(self.ino, draft, self._mtime_ns)
+                self._files.commit(self.ino, draft, self._mtime_ns)
             except FsError as error:
                 self._fail(error)
                 raise
             self._writer.committed()
             self._writer = None
-            self._vfs.uploads_changed()
+            self._files.uploads_changed()
 
     def close(self) -> None:
         """The last handle is gone. What mmap wrote after close(2) is committed here; its error can only be logged."""
@@ -148,7 +148,8 @@ class OpenFile:
             if self._writer is not None:
                 self._writer.abort()
                 self._writer = None
-                self._vfs.uploads_changed()
+                self._files.uploads_changed()
+            self._failure = None
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -164,20 +165,20 @@ class OpenFile:
     def _start(self, *, empty: bool) -> Writer:
         base: Revision | None = None
         if not empty:
-            base = self._vfs.revision_of(self._vfs.getattr(self.ino))
+            base = self._files.revision_of(self._files.stat(self.ino))
         self._writer = Writer(self._transfers, base, f"inode {self.ino}")
         self._mtime_ns = time.time_ns()
-        self._vfs.uploads_changed()
+        self._files.uploads_changed()
         return self._writer
 
 
 class FileHandle:
     """One open(2)."""
 
-    def __init__(self, vfs: Vfs, transfers: Transfers, file: OpenFile, flags: OpenFlags) -> None:
+    def __init__(self, files: OpenFiles, transfers: Transfers, file: OpenFile, flags: OpenFlags) -> None:
         self.ino = file.ino
         self.flags = flags
-        self._vfs = vfs
+        self._files = files
         self._transfers = transfers
         self._file = file
         self._content: RevisionContent | None = None
@@ -185,7 +186,7 @@ class FileHandle:
 
     def stat(self) -> Stat:
         """With the uncommitted size."""
-        return self._vfs.getattr(self.ino, live=True)
+        return self._files.live(self._files.stat(self.ino))
 
     def pread(self, offset: int, size: int) -> Buffer:
         """Up to `size` bytes from `offset`; shorter only at the end of the file. Raises StoreError, BadHandle."""
@@ -194,7 +195,7 @@ class FileHandle:
         if uncommitted:
             assert data is not None
             return data
-        content = self._latest(self._vfs.getattr(self.ino))
+        content = self._latest(self._files.stat(self.ino))
         return b"" if content is None else content.pread(offset, size)
 
     def pread_nowait(self, offset: int, size: int) -> Buffer | None:
@@ -202,7 +203,7 @@ class FileHandle:
         self._need(OpenFlags.READ)
         if self._file.dirty:
             return None
-        stat = self._vfs.getattr_nowait(self.ino)
+        stat = self._files.stat_nowait(self.ino)
         if stat is None:
             return None
         if stat.size == 0:
@@ -244,7 +245,7 @@ class FileHandle:
             self._released = True
             if self._content is not None:
                 self._content.close()
-            self._vfs.close_file(self._file)
+            self._files.release(self._file)
 
     def _need(self, flag: OpenFlags) -> None:
         if self._released or not self.flags & flag:
@@ -254,7 +255,7 @@ class FileHandle:
         """The content as the catalog has it now: handles follow commits, as on a local filesystem."""
         content = self._content
         if content is None or content.revision.id != stat.revision:
-            revision = self._vfs.revision_of(stat)
+            revision = self._files.revision_of(stat)
             if revision is None:
                 return None
             if content is not None:

@@ -13,10 +13,8 @@ from __future__ import annotations
 import logging
 import stat as stat_module
 import threading
-import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from archivia_fs.content import BytesContent, Content
@@ -44,33 +42,29 @@ from archivia_fs.types import (
     Lock,
     OpenFlags,
     RenameFlag,
-    Revision,
-    RevisionId,
     Right,
     SetAttr,
     Stat,
     StatFs,
 )
 from archivia_fs.vfs.access import Access
-from archivia_fs.vfs.handle import FileHandle, OpenFile
+from archivia_fs.vfs.handle import FileHandle
 from archivia_fs.vfs.names import check_name, check_target
+from archivia_fs.vfs.open_files import OpenFiles
 from archivia_fs.vfs.passwords import Passwords
 from archivia_fs.vfs.put import PutHandle
 from archivia_fs.vfs.reader import RevisionContent
-from archivia_fs.vfs.transfers import Transfers, new_revision
+from archivia_fs.vfs.transfers import Transfers
 from archivia_fs.vfs.tree import Tree
 from archivia_fs.vfs.upload_plan import UploadPlan
-from archivia_fs.vfs.uploader import Draft, Uploader
+from archivia_fs.vfs.uploader import Draft
 from archivia_fs.vfs.view import View, Views, is_view
 from archivia_fs.vfs.view_handle import ViewHandle
-from archivia_fs.vfs.writer import with_size
 from catalog.catalog import Catalog, NewInode
 
 log = logging.getLogger(__name__)
 
 DOCUMENTS = "Documents"
-REVISIONS_MAX = 4096  # revisions remembered, about 500 bytes each
-SWEEP_SECONDS = 5.0  # how often unlinked inodes that nobody has open are dropped from the catalog
 TOTAL_BYTES = 1 << 50  # 1 PiB: a bucket has no size; df shows what is used out of this
 TOTAL_INODES = 1 << 40
 
@@ -105,18 +99,10 @@ class Vfs:
         self._access = Access(catalog, self._tree)
         self._views = Views(views)
         self._passwords = Passwords(catalog)
-        self._lock = threading.Lock()  # guards the registries below
-        self._changed = threading.Condition(self._lock)
-        self._files: dict[InodeNo, OpenFile] = {}
-        self._puts: set[PutHandle] = set()
-        self._lookups: dict[InodeNo, int] = {}
-        self._unlinked: set[InodeNo] = set()
-        self._revisions: OrderedDict[RevisionId, Revision] = OrderedDict()
-        self._listeners: list[Callable[[Effects], None]] = []
-        self._closing = threading.Event()
+        self._files = OpenFiles(catalog, self._tree, self._transfers)
+        self._listeners: tuple[Callable[[Effects], None], ...] = ()
+        self._listeners_lock = threading.Lock()
         catalog.subscribe(self._on_effects)
-        self._sweeper = threading.Thread(target=self._sweep_forever, name="vfs-sweep", daemon=True)
-        self._sweeper.start()
 
     # --- lookup and attributes ---------------------------------------------------------------------------------------
 
@@ -145,14 +131,14 @@ class Vfs:
         """The inode as committed; `live` shows the uncommitted size of a file this process has open. Raises NotFound."""
         if is_view(ino):
             return self._views.getattr(ino)
-        return self._live(self._tree.stat(ino)) if live else self._tree.stat(ino)
+        return self._files.live(self._tree.stat(ino)) if live else self._tree.stat(ino)
 
     def getattr_nowait(self, ino: InodeNo, *, live: bool = False) -> Stat | None:
         """As getattr, from memory; None if it is not there."""
         if is_view(ino):
             return self._views.getattr(ino)
         stat = self._tree.stat_nowait(ino)
-        return self._live(stat) if live and stat is not None else stat
+        return self._files.live(stat) if live and stat is not None else stat
 
     def setattr(self, caller: Caller, ino: InodeNo, change: SetAttr) -> Stat:
         """chmod, chown, utimensat: one transaction. Returns the live stat."""
@@ -161,7 +147,7 @@ class Vfs:
         file = self._files.get(ino)
         if file is not None and change.mtime_ns is not None:
             file.set_mtime(change.mtime_ns)
-        return self._live(stat)
+        return self._files.live(stat)
 
     def truncate(self, caller: Caller, ino: InodeNo, size: int) -> Stat:
         """truncate(2): a new revision over the same object, so no byte moves. Raises IsADirectory, FileTooBig."""
@@ -174,7 +160,7 @@ class Vfs:
             file.truncate(size)
             return self.getattr(ino, live=True)
         if size != stat.size:
-            self._commit(ino, self._resized(stat, size), None, None)
+            self._files.resize(stat, size)
         return self.getattr(ino, live=True)
 
     def readdir(self, caller: Caller, ino: InodeNo) -> Sequence[Entry]:
@@ -187,7 +173,7 @@ class Vfs:
         entries = self._tree.readdir(ino)
         if ino == DOCUMENTS_INODE:
             entries = [entry for entry in entries if self._access.may(caller, entry.stat.ino, Right.READ)]
-        return self._live_entries(entries)
+        return self._files.live_entries(entries)
 
     def readdir_nowait(self, caller: Caller, ino: InodeNo) -> Sequence[Entry] | None:
         """As readdir, from memory; None if it is not there."""
@@ -196,7 +182,7 @@ class Vfs:
         if not self._access.may_nowait(caller, ino, Right.READ):
             return None
         entries = self._tree.readdir_nowait(ino)
-        return None if entries is None else self._live_entries(entries)
+        return None if entries is None else self._files.live_entries(entries)
 
     def readlink(self, ino: InodeNo) -> str:
         """The target of a symbolic link. Raises InvalidArgument for anything else."""
@@ -247,7 +233,7 @@ class Vfs:
         check_name(name)
         self._writable(caller, ino)
         self._parent(caller, parent)
-        return self._live(self._catalog.link(ino, parent, name).stat(ino))
+        return self._files.live(self._catalog.link(ino, parent, name).stat(ino))
 
     def unlink(self, caller: Caller, parent: InodeNo, name: str) -> None:
         """Raises IsADirectory. Whoever has the file open goes on reading and writing it."""
@@ -311,19 +297,7 @@ class Vfs:
         else:
             self._access.check(caller, ino, Right.READ)
         self._regular(ino)
-        with self._lock:
-            file = self._files.get(ino)
-            if file is None:
-                file = self._files[ino] = OpenFile(self, self._transfers, ino)
-            file.references += 1
-        handle = FileHandle(self, self._transfers, file, flags)
-        if flags & OpenFlags.TRUNCATE:
-            try:
-                file.start_empty()
-            except BaseException:
-                handle.release()
-                raise
-        return handle
+        return self._files.open(ino, flags)
 
     def create(
         self, caller: Caller, parent: InodeNo, name: str, mode: int, flags: OpenFlags, *, exclusive: bool = True
@@ -355,16 +329,10 @@ class Vfs:
             effects = self._catalog.put_file(
                 parent, name, revision, new, mtime_ns=mtime_ns, finish_upload=draft.upload_id, exclusive=exclusive
             )
-            self._keep_revision(draft.revision)
-            created = any(change.kind is ChangeKind.ENTRY_ADDED for change in effects.changes)
-            ino = next(c.ino for c in effects.changes if c.kind in (ChangeKind.ENTRY_ADDED, ChangeKind.DATA))
-            return effects.stat(ino), created
+            named = [c for c in effects.changes if c.kind in (ChangeKind.ENTRY_ADDED, ChangeKind.DATA)]
+            return effects.stat(named[0].ino), any(c.kind is ChangeKind.ENTRY_ADDED for c in named)
 
-        uploader = Uploader(self._transfers, f"{name!r} in {self.path(parent)}", size_hint=size_hint)
-        handle = PutHandle(uploader, commit, self._close_put)
-        with self._lock:
-            self._puts.add(handle)
-        return handle
+        return self._files.put(f"{name!r} in {self.path(parent)}", size_hint, commit)
 
     def snapshot(self, caller: Caller, ino: InodeNo) -> Content:
         """The committed bytes as they are now; later changes do not show. Close it. Raises IsADirectory."""
@@ -372,7 +340,7 @@ class Vfs:
             return self._views.open(self, caller, ino)
         self._access.check(caller, ino, Right.READ)
         stat = self._regular(ino)
-        revision = self.revision_of(stat)
+        revision = self._files.revision_of(stat)
         return BytesContent(b"", stat.etag) if revision is None else RevisionContent(self._transfers, revision)
 
     # --- properties, locks, passwords ---------------------------------------------------------------------------------
@@ -409,54 +377,35 @@ class Vfs:
 
     def remember(self, ino: InodeNo) -> None:
         """The kernel holds one more reference: an unlinked inode is kept until they are forgotten."""
-        with self._lock:
-            self._lookups[ino] = self._lookups.get(ino, 0) + 1
+        self._files.remember(ino)
 
     def forget(self, ino: InodeNo, count: int = 1) -> None:
         """The kernel lets go of `count` references."""
-        with self._lock:
-            left = self._lookups.get(ino, 0) - count
-            if left > 0:
-                self._lookups[ino] = left
-            else:
-                self._lookups.pop(ino, None)
+        self._files.forget(ino, count)
 
     def subscribe(self, listener: Callable[[Effects], None]) -> Callable[[], None]:
         """Every committed change, of every door and process, after the core's memory is updated. Called from catalog threads: must
         be quick and must not call the Vfs. Returns the way to unsubscribe."""
-        with self._lock:
-            self._listeners.append(listener)
+        with self._listeners_lock:
+            self._listeners = (*self._listeners, listener)
 
         def unsubscribe() -> None:
-            with self._lock:
-                if listener in self._listeners:
-                    self._listeners.remove(listener)
+            with self._listeners_lock:
+                self._listeners = tuple(each for each in self._listeners if each is not listener)
 
         return unsubscribe
 
     def open_uploads(self) -> int:
         """Files and puts with uncommitted bytes."""
-        with self._lock:
-            return sum(file.dirty for file in self._files.values()) + len(self._puts)
+        return self._files.open_uploads()
 
     def drain(self, progress: Callable[[int], None] | None = None, timeout: float | None = None) -> None:
-        """Wait until nothing is uncommitted (or `timeout` seconds); `progress` hears the number left, about once a second."""
-        end = None if timeout is None else time.monotonic() + timeout
-        while (left := self.open_uploads()) and (end is None or time.monotonic() < end):
-            if progress is not None:
-                progress(left)
-            with self._changed:
-                self._changed.wait(1.0)
+        """Wait until nothing is uncommitted (or `timeout` seconds); `progress` hears the number left once a second."""
+        self._files.drain(progress, timeout)
 
     def close(self) -> None:
         """Stop the workers. Uncommitted bytes are dropped; the old contents stay."""
-        self._closing.set()
-        with self._lock:
-            puts = list(self._puts)
-        for put in puts:
-            put.abort()
-        self._sweeper.join(10)
-        self._sweep()
+        self._files.close()
         self._transfers.close()
 
     def path(self, ino: InodeNo) -> str:
@@ -471,66 +420,17 @@ class Vfs:
             names.append(name)
         return "/" + "/".join(reversed(names))
 
-    # --- for the open files -----------------------------------------------------------------------------------------------
-
-    def revision_of(self, stat: Stat) -> Revision | None:
-        """The revision behind a stat; None for an empty file."""
-        if stat.revision is None:
-            return None
-        with self._lock:
-            revision = self._revisions.get(stat.revision)
-            if revision is not None:
-                self._revisions.move_to_end(stat.revision)
-                return revision
-        revision = self._catalog.revision(stat.revision)
-        self._keep_revision(revision)
-        return revision
-
-    def commit_draft(self, ino: InodeNo, draft: Draft, mtime_ns: int) -> None:
-        """Name finished bytes in the catalog: from here on they are the file."""
-        revision = draft.revision if draft.revision.size else None
-        self._commit(ino, revision, mtime_ns, draft)
-
-    def uploads_changed(self) -> None:
-        """An open file became dirty or clean."""
-        with self._changed:
-            self._changed.notify_all()
-
-    def close_file(self, file: OpenFile) -> None:
-        """One handle less; the last one ends the open file."""
-        with self._lock:
-            file.references -= 1
-            last = file.references == 0
-        if last:
-            file.close()
-            with self._lock:
-                if file.references == 0 and self._files.get(file.ino) is file:
-                    del self._files[file.ino]
-
     # --- inside -----------------------------------------------------------------------------------------------------------
 
     def _on_effects(self, effects: Effects) -> None:
         self._tree.apply(effects)
         self._access.apply(effects)
         self._passwords.apply(effects)
-        with self._lock:
-            listeners = list(self._listeners)
-        for listener in listeners:
+        for listener in self._listeners:
             try:
                 listener(effects)
             except Exception:
                 log.exception("A listener of changes failed")
-
-    def _live(self, stat: Stat) -> Stat:
-        file = self._files.get(stat.ino)
-        return stat if file is None else file.live(stat)
-
-    def _live_entries(self, entries: Sequence[Entry]) -> Sequence[Entry]:
-        if not self._files:
-            return entries
-        return [
-            Entry(entry.name, self._live(entry.stat)) if entry.stat.ino in self._files else entry for entry in entries
-        ]
 
     def _regular(self, ino: InodeNo) -> Stat:
         stat = self._tree.stat(ino)
@@ -578,52 +478,4 @@ class Vfs:
         raise NotFound(f"{name!r} vanished.")
 
     def _gone(self, effects: Effects) -> None:
-        with self._lock:
-            self._unlinked.update(stat.ino for stat in effects.stats if stat.nlink == 0)
-
-    def _resized(self, stat: Stat, size: int) -> Revision | None:
-        if size == 0:
-            return None
-        old = self.revision_of(stat)
-        fresh, _ = new_revision()
-        if old is None:
-            return Revision(fresh, None, size, 0, None, None, time.time_ns())
-        resized = with_size(old, size)
-        return Revision(fresh, resized.key, size, resized.stored, None, None, time.time_ns())
-
-    def _commit(self, ino: InodeNo, revision: Revision | None, mtime_ns: int | None, draft: Draft | None) -> None:
-        if revision is not None:
-            self._keep_revision(revision)
-        self._catalog.commit_revision(
-            ino, revision, mtime_ns=mtime_ns, finish_upload=draft.upload_id if draft is not None else None
-        )
-
-    def _keep_revision(self, revision: Revision) -> None:
-        slim = replace(revision, parts=())  # readers need no parts, and 80 GB have thousands
-        with self._lock:
-            self._revisions[revision.id] = slim
-            while len(self._revisions) > REVISIONS_MAX:
-                self._revisions.popitem(last=False)
-
-    def _close_put(self, handle: PutHandle) -> None:
-        with self._changed:
-            self._puts.discard(handle)
-            self._changed.notify_all()
-
-    def _sweep_forever(self) -> None:
-        while not self._closing.wait(SWEEP_SECONDS):
-            self._sweep()
-
-    def _sweep(self) -> None:
-        """Drop unlinked inodes that neither a handle nor the kernel holds."""
-        with self._lock:
-            free = [ino for ino in self._unlinked if ino not in self._files and ino not in self._lookups]
-            self._unlinked.difference_update(free)
-        try:
-            if free:
-                self._catalog.forget(free)
-        except FsError as error:
-            log.warning("Unlinked files are swept at the next start: %s", error)
-            return
-        for ino in free:
-            self._tree.forget(ino)
+        self._files.unlinked(stat.ino for stat in effects.stats if stat.nlink == 0)
