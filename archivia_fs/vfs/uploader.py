@@ -73,6 +73,8 @@ class Uploader:
             raise self._failure
         if self.size + len(data) > SIZE_MAX:
             raise FileTooBig("A file holds at most 5 TiB, the largest S3 object.")
+        if self._next > PARTS_MAX:
+            raise FileTooBig("More bytes came than were announced; the 10,000 parts of the upload are used up.")
         if timeout == 0 and self._is_composed:
             return 0  # a composed part begins and ends with requests to the store
         if not self._claim(data.nbytes, timeout):
