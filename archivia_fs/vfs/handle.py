@@ -59,16 +59,12 @@ class OpenFile:
         """utimensat(2) on a file being written: the commit must not undo it."""
         self._mtime_ns = mtime_ns
 
-    def read_uncommitted(self, offset: int, size: int, *, wait: bool) -> tuple[bool, Buffer | None]:
-        """(True, bytes) if the bytes are uncommitted ones; (True, None) if that would wait; (False, None) if there are none."""
+    def read_uncommitted(self, offset: int, size: int) -> Buffer | None:
+        """Uncommitted bytes; None if there are none and the committed ones are to be read."""
         if self._writer is None:
-            return False, None
-        if not wait:
-            return True, None
+            return None
         with self.turn:
-            if self._writer is None:
-                return False, None
-            return True, self._writer.pread(offset, size)
+            return None if self._writer is None else self._writer.pread(offset, size)
 
     def write(self, offset: int | None, data: Buffer) -> None:
         """pwrite(2); `offset` None appends."""
@@ -191,10 +187,9 @@ class FileHandle:
     def pread(self, offset: int, size: int) -> Buffer:
         """Up to `size` bytes from `offset`; shorter only at the end of the file. Raises StoreError, BadHandle."""
         self._need(OpenFlags.READ)
-        uncommitted, data = self._file.read_uncommitted(offset, size, wait=True)
-        if uncommitted:
-            assert data is not None
-            return data
+        uncommitted = self._file.read_uncommitted(offset, size)
+        if uncommitted is not None:
+            return uncommitted
         content = self._latest(self._files.stat(self.ino))
         return b"" if content is None else content.pread(offset, size)
 
