@@ -71,7 +71,7 @@ class OpenFileModel:
 @pytest.mark.parametrize("seed", range(40))
 def test_what_is_read_and_committed_is_what_was_written(seed: int, tmp_path: Path) -> None:
     chance = random.Random(seed)
-    store, journal = MemoryStore(), ListJournal()
+    store, journal = MemoryStore(part_size_min=1), ListJournal()
     store.probe()
     transfers = Transfers(
         store, journal, memory=64 * MIB, spill_dir=tmp_path, spill_limit=1024 * MIB, plan=SMALL_PLAN
