@@ -181,6 +181,7 @@ class _HttpServer(wsgi.Server):
     ConnectionClass = Connection
     max_request_header_size = HEADER_MAX
     keep_alive_conn_limit = KEEP_ALIVE
+    expiration_interval = 0.1  # seconds; also how long stop() waits for the accepting thread
 
     def __init__(self, address: tuple[str, int], app: WebDavApp, options: WebDavOptions) -> None:
         super().__init__(

@@ -102,6 +102,7 @@ class DriveServer(NameMethods):
                     fail(HTTPStatus.BAD_REQUEST, f"{expected} bytes were announced, {received} came.")
                 if existing is not None and "HTTP_IF_MATCH" in environ:  # it may have changed during an hour of upload
                     self._evaluate_if_headers(self._provider.get_resource_inst(path, environ), environ)
+                self._may_write(path, environ)  # another gateway's clients may have locked it meanwhile
                 stat, created = handle.commit()
             except Exists:
                 fail(HTTPStatus.PRECONDITION_FAILED, f"{path!r} came into being meanwhile.")

@@ -1,0 +1,93 @@
+"""A running WebDAV server over the toy drive, and a client that shows every byte of HTTP."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+from xml.etree.ElementTree import Element, fromstring
+
+import pytest
+
+from tests.webdav.toy import USERS, ToyVfs
+from webdav.server import WebDavOptions, WebDavServer
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def xml(self) -> Element:
+        return fromstring(self.body)
+
+    def prop(self, clark: str) -> Element | None:
+        """A property with status 200 of the first response."""
+        for propstat in self.xml.iter("{DAV:}propstat"):
+            if "200" in (propstat.findtext("{DAV:}status") or ""):
+                return propstat.find(f"{{DAV:}}prop/{clark}")
+        return None
+
+    def hrefs(self) -> list[str]:
+        return [element.findtext("{DAV:}href") or "" for element in self.xml.iter("{DAV:}response")]
+
+
+class Client:
+    """One kept-alive connection of one user."""
+
+    def __init__(self, url: str, user: str = "alice") -> None:
+        self.url = url
+        self.user = user
+        self.connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)
+
+    def __call__(self, method: str, path: str, body: object = None, **headers: str) -> Answer:
+        """Header names are written as keywords: If_Match becomes If-Match."""
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.connection.request(method, path, body=body, headers=basic(self.user) | names)  # type: ignore[arg-type]
+        response = self.connection.getresponse()
+        return Answer(response.status, response.headers, response.read())
+
+    def put(self, path: str, data: bytes = b"x", **headers: str) -> Answer:
+        answer = self("PUT", path, data, **headers)
+        assert answer.status in (201, 204), answer
+        return answer
+
+
+def basic(user: str = "alice", password: str | None = None) -> dict[str, str]:
+    text = f"{user}:{USERS[user] if password is None else password}"
+    return {"Authorization": "Basic " + base64.b64encode(text.encode()).decode()}
+
+
+@pytest.fixture
+def vfs() -> ToyVfs:
+    return ToyVfs()
+
+
+@pytest.fixture
+def server(vfs: ToyVfs) -> Iterator[WebDavServer]:
+    server = WebDavServer(vfs, WebDavOptions(port=0, threads=4))  # type: ignore[arg-type]
+    server.start()
+    yield server
+    server.stop(5)
+
+
+@pytest.fixture
+def connect(server: WebDavServer) -> Iterator[Callable[[str], Client]]:
+    clients: list[Client] = []
+
+    def make(user: str = "alice") -> Client:
+        clients.append(Client(server.url, user))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.connection.close()
+
+
+@pytest.fixture
+def dav(connect: Callable[[str], Client]) -> Client:
+    return connect("alice")
