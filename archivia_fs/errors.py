@@ -133,6 +133,12 @@ class StoreRejected(StoreError):
     """Wrong keys, no such bucket, forbidden: a person has to change something."""
 
 
+class StoreFull(StoreError, NoSpace):
+    """The object store has no room left, or a quota is reached."""
+
+    errno = errno.ENOSPC
+
+
 class ObjectMissing(StoreError):
     """404 for an object or upload the catalog knows."""
 

@@ -74,8 +74,8 @@ class ObjectStore(Protocol):
 
     def delete(self, key: ObjectKey) -> None: ...
 
-    def list(self, prefix: str) -> Iterator[StoredObject]:
-        """All objects under `prefix` in key order, fetched page by page."""
+    def list(self, prefix: str, start_after: str = "") -> Iterator[StoredObject]:
+        """All objects under `prefix` in key order (of UTF-8 bytes), those after the key `start_after`, fetched page by page."""
         ...
 
     def create_upload(self, key: ObjectKey) -> UploadId: ...
