@@ -7,7 +7,6 @@ Threading: pure functions over immutable tables.
 from __future__ import annotations
 
 import email.utils
-import errno
 import mimetypes
 import time
 from collections.abc import Sequence
@@ -166,13 +165,6 @@ def parse_http_date(text: str) -> int | None:
         return int(email.utils.parsedate_to_datetime(text).timestamp())
     except (ValueError, TypeError, OverflowError):
         return None
-
-
-def is_disconnect(error: BaseException) -> bool:
-    """Whether the client went away, which nobody needs to hear about."""
-    return isinstance(error, ConnectionError | TimeoutError) or (
-        isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.ENOTCONN)
-    )
 
 
 def _media_types(extra: Sequence[tuple[str, str]]) -> mimetypes.MimeTypes:

@@ -7,6 +7,7 @@ UNLOCK. Used by: transfer. Threading: one object per request.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
@@ -120,9 +121,9 @@ class NameMethods(RequestServer):
         self._evaluate_if_headers(node, environ)
         body: Element | None = util.parse_xml_body(environ, allow_empty=True)
         wanted = Wanted(body)
-        nodes = [node, *node.get_member_list()] if depth == "1" and isinstance(node, Folder) else [node]
-        first = wanted.response(nodes[0])  # errors of the core still become a status
-        return _multistatus(start_response, _chain(first, (wanted.response(child) for child in nodes[1:])))
+        members = node.members() if depth == "1" and isinstance(node, Folder) else ()
+        first = wanted.response(node)  # here an error of the core still becomes a status
+        return _multistatus(start_response, itertools.chain([first], map(wanted.response, members)))
 
     def do_PROPPATCH(self, environ: Environ, start_response: StartResponse) -> Response:
         self._depth(environ, "0", "0")
@@ -197,15 +198,14 @@ class NameMethods(RequestServer):
         self._depth(environ, "infinity", "infinity", "0")  # litmus and davfs2 send 0 for files
         source, folder, name, target = self._source_and_target(environ, moves=True)
         old_folder, old_name = self._parent(source.path, environ)
-        new_path = folder.path + name
         if target is None:
             with _unless_there():
                 self._vfs.rename(
                     source.caller, old_folder.stat.ino, old_name, folder.stat.ino, name, RenameFlag.NOREPLACE
                 )
         else:
-            self._drop_locks(new_path)
             self._replace(source.caller, old_folder.stat.ino, old_name, folder.stat.ino, name, source, target)
+            self._drop_locks(folder.path + name)  # RFC 4918 9.9.3: what was there has been deleted
         self._drop_locks(source.path)
         return _empty(start_response, HTTPStatus.CREATED if target is None else HTTPStatus.NO_CONTENT)
 
@@ -325,8 +325,3 @@ def _empty(start_response: StartResponse, status: int, headers: Headers | None =
 def _multistatus(start_response: StartResponse, responses: Iterable[str]) -> Response:
     start_response(reason(HTTPStatus.MULTI_STATUS), [("Content-Type", "application/xml; charset=utf-8")])
     return multistatus(responses)
-
-
-def _chain(first: str, rest: Iterable[str]) -> Iterable[str]:
-    yield first
-    yield from rest

@@ -6,8 +6,6 @@ worker threads, without state of its own.
 
 from __future__ import annotations
 
-from typing import Any
-
 from wsgidav.dav_provider import DAVProvider
 
 from archivia_fs.errors import Exists, NotADirectory, NotFound
@@ -66,6 +64,3 @@ class VfsProvider(DAVProvider):
 
     def is_collection(self, path: str, environ: Environ) -> bool:
         return self.folder(path, environ) is not None
-
-    def custom_request_handler(self, environ: Environ, start_response: Any, default_handler: Any) -> Any:
-        return default_handler(environ, start_response)

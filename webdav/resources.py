@@ -8,7 +8,7 @@ cannot be written over. Used by: provider, methods, transfer. Threading: one req
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -80,13 +80,17 @@ class Folder(Node, DAVCollection):
         super().__init__(path if path.endswith("/") else path + "/", environ)
         self.bind(vfs, caller, stat)
 
+    def members(self) -> Iterator[Node]:
+        """All shown children, from one readdir, which is done when this returns. Raises FsError."""
+        entries = self.vfs.readdir(self.caller, self.stat.ino)
+        nodes = (self.child(entry.name, entry.stat) for entry in entries)
+        return (node for node in nodes if node is not None)
+
     def get_member_list(self) -> list[Node]:
-        """All shown children, from one readdir."""
-        members = (self.child(entry.name, entry.stat) for entry in self.vfs.readdir(self.caller, self.stat.ino))
-        return [member for member in members if member is not None]
+        return list(self.members())
 
     def get_member_names(self) -> list[str]:
-        return [member.name for member in self.get_member_list()]
+        return [member.name for member in self.members()]
 
     def get_member(self, name: str) -> Node | None:
         return self.child(name, self.vfs.lookup(self.caller, self.stat.ino, name))

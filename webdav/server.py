@@ -12,6 +12,8 @@ import io
 import ipaddress
 import logging
 import os
+import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -54,7 +56,7 @@ class WebDavOptions:
 
     host: str = "127.0.0.1"
     port: int = 8080
-    threads: int = 16
+    threads: int = 32
     timeout: float = 120.0
     certificate: Path | None = None
     private_key: Path | None = None
@@ -92,7 +94,7 @@ class WebDavServer:
         try:
             server = _HttpServer((options.host, options.port), WebDavApp(self._vfs), options)
             if options.certificate is not None:
-                server.ssl_adapter = BuiltinSSLAdapter(str(options.certificate), str(options.private_key))
+                server.ssl_adapter = _TlsAdapter(str(options.certificate), str(options.private_key))
             server.prepare()
         except OSError as error:
             raise ConfigError(_start_message(options, error)) from error
@@ -118,6 +120,7 @@ class WebDavApp(WsgiDAVApp):
     """wsgidav's application with another front: strict paths, our authentication, one answer for every error."""
 
     def __init__(self, vfs: Vfs) -> None:
+        logging.getLogger("wsgidav").setLevel(logging.WARNING)  # it tells of every OPTIONS otherwise
         provider = VfsProvider(vfs)
         super().__init__(  # type: ignore[no-untyped-call]
             {
@@ -173,6 +176,14 @@ class _Methods(BaseMiddleware):
             start_response("200 OK", [("DAV", "1,2"), ("MS-Author-Via", "DAV"), ("Content-Length", "0")])
             return []
         return DriveServer(environ["wsgidav.provider"])(environ, start_response)
+
+
+class _TlsAdapter(BuiltinSSLAdapter):
+    """The handshake happens with the first read, in a worker's thread: in the accepting one, as cheroot has it, a client that says
+    nothing would keep everybody else out."""
+
+    def wrap(self, sock: socket.socket) -> tuple[ssl.SSLSocket, dict[str, str]]:
+        return self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False), {}
 
 
 class _HttpServer(wsgi.Server):

@@ -80,7 +80,7 @@ class DriveServer(NameMethods):
         body: Body = environ["wsgi.input"]
         expected = _expected_size(environ)
         mtime_ns = oc_mtime(environ)
-        exclusive = existing is None and "HTTP_IF_NONE_MATCH" in environ
+        exclusive = environ.get("HTTP_IF_NONE_MATCH", "").strip() == "*"
         # While this runs nobody else gets a lock on the name: the permission found above holds to the end.
         with self._provider.locks.write_transaction(
             url=folder.path + name,

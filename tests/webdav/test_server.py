@@ -116,6 +116,8 @@ def test_tls(vfs: ToyVfs, tmp_path: Path) -> None:
     server.start()
     try:
         assert server.url.startswith("https://127.0.0.1:")
+        host, port = urlsplit(server.url).netloc.split(":")
+        silent = socket.create_connection((host, int(port)))  # must not keep the next one waiting
         trust = ssl.create_default_context(cafile=str(certificate))
         connection = http.client.HTTPSConnection(urlsplit(server.url).netloc, context=trust, timeout=10)
         data = bytes(range(256)) * 10_000
@@ -126,6 +128,7 @@ def test_tls(vfs: ToyVfs, tmp_path: Path) -> None:
             received = response.read()
         assert received == data
         connection.close()
+        silent.close()
     finally:
         server.stop(5)
 
