@@ -1,0 +1,413 @@
+"""The kernel's requests, one method each: unpack, one core call, reply.
+
+Owns: the open files and directories of a mount. Used by: mount. Threading: all methods run on the trio loop; what
+memory can answer is answered there, the rest goes through the bridge.
+
+The kernel caches what it is told for an hour, so each reply must be fresh: attributes are read from memory again in the
+step that replies, and whatever is committed after that step is pushed (invalidate.py). For an inode the kernel does not
+know yet a push could overtake the reply; it gets a second's timeout the first time.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import pyfuse3
+from pyfuse3 import (
+    EntryAttributes,
+    FileHandleT,
+    FileInfo,
+    FileNameT,
+    FlagT,
+    FUSEError,
+    InodeT,
+    ModeT,
+    ReaddirToken,
+    RequestContext,
+    SetattrFields,
+    StatvfsData,
+    XAttrNameT,
+)
+
+from archivia_fs.errors import FsError, NotFound
+from archivia_fs.types import Caller, Entry, InodeNo, OpenFlags, RenameFlag, Stat
+from archivia_fs.vfs.vfs import AnyHandle, Vfs
+from fuse.bridge import Bridge, handler
+from fuse.convert import (
+    LONG_TIMEOUT,
+    SHORT_TIMEOUT,
+    RootMap,
+    absent,
+    caller_of,
+    decode_name,
+    decode_target,
+    entry_timeout,
+    open_flags,
+    set_attr,
+    statvfs,
+)
+from fuse.invalidate import Invalidator
+from fuse.known import Known, Opened
+from fuse.xattrs import Xattrs
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class OpenedFile:
+    handle: AnyHandle
+    writes: bool
+    failed: bool = False  # a write or an upload: the old bytes are back when the file is released
+
+
+@dataclass(slots=True)
+class OpenedDirectory:
+    ino: InodeNo
+    caller: Caller
+    entries: Sequence[Entry] | None = None  # as of the last read from the beginning
+
+
+class Operations(pyfuse3.Operations):
+    """pyfuse3 calls its methods; a reply that is not an answer is an errno (see `bridge.handler`)."""
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False  # the kernel would own size and mtime and not show other doors' changes
+    enable_acl = False
+
+    def __init__(
+        self, vfs: Vfs, bridge: Bridge, root: RootMap, known: Known, invalidator: Invalidator, *, user: str, xattr: bool
+    ) -> None:
+        super().__init__()
+        self._vfs = vfs
+        self._bridge = bridge
+        self._root = root
+        self._known = known
+        self._push = invalidator
+        self._user = user
+        self._xattrs = Xattrs(vfs, bridge, enabled=xattr)
+        self._opened = Opened()
+        self._handles = itertools.count(1)
+        self._files: dict[FileHandleT, OpenedFile] = {}
+        self._directories: dict[FileHandleT, OpenedDirectory] = {}
+        self._writers: dict[InodeNo, int] = {}
+
+    def close(self) -> None:
+        """The mount is gone. Files still open for writing were never closed by who wrote them: they keep their old bytes."""
+        for file in self._files.values():
+            if file.writes:
+                log.warning(
+                    "Inode %d was open for writing when the mount ended; it keeps its old content", file.handle.ino
+                )
+            else:
+                file.handle.release()
+        self._files.clear()
+        self._known.clear()
+
+    # --- names and attributes --------------------------------------------------------------------------------------------
+
+    @handler
+    async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
+        parent, text, caller = self._root.inward(parent_inode), decode_name(name), self._caller(ctx)
+        try:
+            stat = self._vfs.lookup_nowait(caller, parent, text)
+            if stat is None:
+                stat = await self._bridge.metadata(self._vfs.lookup, caller, parent, text)
+        except NotFound:
+            return absent()
+        return self._entry(stat, parent, text)
+
+    async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
+        """Has no reply, so nothing to fail with."""
+        for inode, count in inode_list:
+            try:
+                self._known.drop(self._root.inward(inode), count)
+            except Exception:
+                log.exception("forget of inode %d failed", inode)
+
+    @handler
+    async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
+        return self._root.attributes(await self._current(self._root.inward(inode)))
+
+    @handler
+    async def setattr(
+        self, inode: InodeT, attr: EntryAttributes, fields: SetattrFields, fh: FileHandleT | None, ctx: RequestContext
+    ) -> EntryAttributes:
+        ino, caller = self._root.inward(inode), self._caller(ctx)
+        change = set_attr(attr, fields)
+        if fields.update_size:
+            await self._truncate(caller, ino, attr.st_size, fh)
+        if change is not None:
+            await self._bridge.metadata(self._vfs.setattr, caller, ino, change)
+        return self._root.attributes(await self._current(ino))
+
+    async def _truncate(self, caller: Caller, ino: InodeNo, size: int, fh: FileHandleT | None) -> None:
+        if fh is not None:
+            await self._bridge.data(self._files[fh].handle.truncate, size)
+        else:
+            with self._push.own_data(ino):
+                await self._bridge.data(self._vfs.truncate, caller, ino, size)
+
+    @handler
+    async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
+        target = await self._bridge.metadata(self._vfs.readlink, self._root.inward(inode))
+        return FileNameT(target.encode())
+
+    @handler
+    async def mkdir(self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext) -> EntryAttributes:
+        caller, masked = self._caller(ctx), mode & ~ctx.umask
+        return await self._make(parent_inode, name, lambda parent, text: self._vfs.mkdir(caller, parent, text, masked))
+
+    @handler
+    async def mknod(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
+    ) -> EntryAttributes:
+        caller, masked = self._caller(ctx), mode & ~ctx.umask
+        return await self._make(
+            parent_inode, name, lambda parent, text: self._vfs.mknod(caller, parent, text, masked, rdev)
+        )
+
+    @handler
+    async def symlink(
+        self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
+        caller, link = self._caller(ctx), decode_target(target)
+        return await self._make(parent_inode, name, lambda parent, text: self._vfs.symlink(caller, parent, text, link))
+
+    @handler
+    async def link(
+        self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
+        caller, ino = self._caller(ctx), self._root.inward(inode)
+        return await self._make(
+            new_parent_inode, new_name, lambda parent, text: self._vfs.link(caller, ino, parent, text)
+        )
+
+    async def _make(
+        self, parent_inode: InodeT, name: FileNameT, call: Callable[[InodeNo, str], Stat]
+    ) -> EntryAttributes:
+        parent, text = self._root.inward(parent_inode), decode_name(name)
+        with self._push.own_names((parent, text)) as watch:
+            stat = await self._bridge.metadata(call, parent, text)
+            watch.believe(parent, text, stat.ino)
+        return self._entry(stat, parent, text)
+
+    @handler
+    async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        await self._remove(self._vfs.unlink, parent_inode, name, ctx)
+
+    @handler
+    async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        await self._remove(self._vfs.rmdir, parent_inode, name, ctx)
+
+    async def _remove(
+        self, call: Callable[[Caller, InodeNo, str], None], parent_inode: InodeT, name: FileNameT, ctx: RequestContext
+    ) -> None:
+        parent, text = self._root.inward(parent_inode), decode_name(name)
+        with self._push.own_names((parent, text)) as watch:
+            await self._bridge.metadata(call, self._caller(ctx), parent, text)
+            watch.believe(parent, text, None)
+
+    @handler
+    async def rename(
+        self, parent_inode_old: InodeT, name_old: FileNameT, parent_inode_new: InodeT, name_new: FileNameT, flags: FlagT,
+        ctx: RequestContext,
+    ) -> None:  # fmt: skip
+        old = self._root.inward(parent_inode_old), decode_name(name_old)
+        new = self._root.inward(parent_inode_new), decode_name(name_new)
+        if flags & ~(RenameFlag.NOREPLACE | RenameFlag.EXCHANGE):
+            raise FUSEError(errno.EINVAL)
+        with self._push.own_names(old, new) as watch:
+            await self._bridge.metadata(self._vfs.rename, self._caller(ctx), *old, *new, RenameFlag(flags))
+            if not flags & RenameFlag.EXCHANGE:
+                watch.moved(old, new)
+
+    @handler
+    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        return statvfs(await self._bridge.metadata(self._vfs.statfs))
+
+    # --- directories -----------------------------------------------------------------------------------------------------
+
+    @handler
+    async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
+        fh = FileHandleT(next(self._handles))
+        self._directories[fh] = OpenedDirectory(self._root.inward(inode), self._caller(ctx))
+        return fh
+
+    @handler
+    async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
+        directory = self._directories[fh]
+        if start_id == 0 or directory.entries is None:  # opened or rewound
+            entries = self._vfs.readdir_nowait(directory.caller, directory.ino)
+            if entries is None:
+                entries = await self._bridge.metadata(self._vfs.readdir, directory.caller, directory.ino)
+            directory.entries = entries
+        for position in range(start_id, len(directory.entries)):
+            entry = directory.entries[position]
+            attributes = self._listed(directory, entry, verify=start_id > 0)
+            if not pyfuse3.readdir_reply(token, FileNameT(entry.name.encode()), attributes, position + 1):
+                return
+            self._known.add(entry.stat.ino, directory.ino, entry.name)
+
+    def _listed(self, directory: OpenedDirectory, entry: Entry, *, verify: bool) -> EntryAttributes:
+        """An entry of the snapshot; one that is not so any more is listed, but not to be kept."""
+        stat = self._fresh(entry.stat.ino)
+        if stat is None or (verify and not self._still_there(directory, entry)):
+            return self._root.attributes(entry.stat, entry=0.0, attr=0.0)
+        return self._attributes(stat, entry.name)
+
+    def _still_there(self, directory: OpenedDirectory, entry: Entry) -> bool:
+        try:
+            now = self._vfs.lookup_nowait(directory.caller, directory.ino, entry.name)
+        except FsError:
+            return False
+        return now is not None and now.ino == entry.stat.ino
+
+    @handler
+    async def releasedir(self, fh: FileHandleT) -> None:
+        del self._directories[fh]
+
+    @handler
+    async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
+        """Names are durable when the request that made them is answered."""
+
+    # --- bytes -----------------------------------------------------------------------------------------------------------
+
+    @handler
+    async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
+        ino, how = self._root.inward(inode), open_flags(flags)
+        lane = self._bridge.data if how & OpenFlags.TRUNCATE else self._bridge.metadata  # truncating waits for writers
+        handle = await lane(self._vfs.open, self._caller(ctx), ino, how)
+        return self._open(handle, how)
+
+    @handler
+    async def create(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
+    ) -> tuple[FileInfo, EntryAttributes]:
+        parent, text, caller, how = (
+            self._root.inward(parent_inode),
+            decode_name(name),
+            self._caller(ctx),
+            open_flags(flags),
+        )
+        exclusive = bool(flags & os.O_EXCL)
+        with self._push.own_names((parent, text)) as watch:
+            stat, handle = await self._bridge.metadata(
+                lambda: self._vfs.create(caller, parent, text, mode & ~ctx.umask, how, exclusive=exclusive)
+            )
+            watch.believe(parent, text, stat.ino)
+        return self._open(handle, how), self._entry(stat, parent, text)
+
+    def _open(self, handle: AnyHandle, how: OpenFlags) -> FileInfo:
+        fh = FileHandleT(next(self._handles))
+        writes = bool(how & OpenFlags.WRITE)
+        self._files[fh] = OpenedFile(handle, writes)
+        if writes:
+            self._writers[handle.ino] = self._writers.get(handle.ino, 0) + 1
+        stat = self._fresh(handle.ino)
+        unchanged = stat is not None and self._opened.again(stat)
+        return FileInfo(fh=fh, keep_cache=unchanged and handle.ino not in self._writers)
+
+    @handler
+    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
+        handle = self._files[fh].handle
+        data = handle.pread_nowait(off, size)
+        if data is None:
+            data = await self._bridge.data(handle.pread, off, size)
+        return cast(bytes, data)  # pyfuse3 takes any buffer
+
+    @handler
+    async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
+        file = self._files[fh]
+        try:
+            written = file.handle.pwrite_nowait(off, buf)
+            if written is None:
+                written = await self._bridge.data(file.handle.pwrite, off, buf)
+        except FsError:
+            file.failed = True
+            raise
+        return written
+
+    @handler
+    async def flush(self, fh: FileHandleT) -> None:
+        """close(2): returns the upload's error."""
+        file = self._files[fh]
+        if file.writes:
+            await self._commit(file)
+
+    @handler
+    async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
+        await self._commit(self._files[fh])
+
+    async def _commit(self, file: OpenedFile) -> None:
+        try:
+            with self._push.own_data(file.handle.ino):
+                await self._bridge.data(file.handle.flush if file.writes else file.handle.fsync)
+        except FsError:
+            file.failed = True
+            raise
+
+    @handler
+    async def release(self, fh: FileHandleT) -> None:
+        """Nobody waits for it. What mmap wrote after close(2) is committed here."""
+        file = self._files.pop(fh)
+        ino = file.handle.ino
+        if not file.writes:
+            await self._bridge.metadata(file.handle.release)
+            return
+        self._writers[ino] -= 1
+        if not self._writers[ino]:
+            del self._writers[ino]
+        with self._push.own_data(ino):
+            await self._bridge.data(file.handle.release)
+        if file.failed:
+            self._push.content(ino)
+
+    # --- extended attributes -----------------------------------------------------------------------------------------------
+
+    @handler
+    async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
+        return await self._xattrs.get(self._root.inward(inode), name)
+
+    @handler
+    async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
+        return await self._xattrs.names(self._root.inward(inode))
+
+    @handler
+    async def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
+        await self._xattrs.set(self._caller(ctx), self._root.inward(inode), name, value)
+
+    @handler
+    async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
+        await self._xattrs.set(self._caller(ctx), self._root.inward(inode), name, None)
+
+    # --- replies -------------------------------------------------------------------------------------------------------------
+
+    def _caller(self, ctx: RequestContext) -> Caller:
+        return caller_of(self._user, ctx)
+
+    def _fresh(self, ino: InodeNo) -> Stat | None:
+        """The inode as memory has it in this very step; None if it is not there."""
+        try:
+            return self._vfs.getattr_nowait(ino, live=True)
+        except FsError:
+            return None
+
+    async def _current(self, ino: InodeNo) -> Stat:
+        stat = self._fresh(ino)
+        return stat if stat is not None else await self._bridge.metadata(lambda: self._vfs.getattr(ino, live=True))
+
+    def _attributes(self, stat: Stat, name: str) -> EntryAttributes:
+        attr = LONG_TIMEOUT if stat.ino in self._known else SHORT_TIMEOUT
+        return self._root.attributes(stat, entry=entry_timeout(name, stat.ino), attr=attr)
+
+    def _entry(self, stat: Stat, parent: InodeNo, name: str) -> EntryAttributes:
+        """A name and its inode for the kernel, which holds one more reference from now on."""
+        attributes = self._attributes(self._fresh(stat.ino) or stat, name)
+        self._known.add(stat.ino, parent, name)
+        return attributes

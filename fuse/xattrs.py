@@ -1,0 +1,58 @@
+"""Extended attributes of a mount: the core's properties whose key is an xattr name.
+
+Owns: which names the kernel may see. Used by: operations. Threading: on the loop; the core is asked through the bridge.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+
+import pyfuse3
+from pyfuse3 import FUSEError, XAttrNameT
+
+from archivia_fs.types import Caller, InodeNo
+from archivia_fs.vfs.vfs import Vfs
+from fuse.bridge import Bridge
+from fuse.convert import decode_name
+
+PREFIXES = ("user.", "trusted.", "security.")  # others are the kernel's own, such as system.posix_acl_access
+
+
+class Xattrs:
+    """Not `enabled`: ENOSYS, after which the kernel never asks again. Enabled, it asks for security.capability before
+    each write(2), and `ls -l` asks twice per file."""
+
+    def __init__(self, vfs: Vfs, bridge: Bridge, *, enabled: bool) -> None:
+        self._vfs = vfs
+        self._bridge = bridge
+        self._enabled = enabled
+
+    async def get(self, ino: InodeNo, name: bytes) -> bytes:
+        """getxattr(2): ENODATA if there is none."""
+        key = self._key(name)
+        value = (await self._bridge.metadata(self._vfs.properties, ino)).get(key)
+        if value is None:
+            raise FUSEError(pyfuse3.ENOATTR)
+        return bytes(value)
+
+    async def names(self, ino: InodeNo) -> Sequence[XAttrNameT]:
+        """listxattr(2). WebDAV properties that have no xattr spelling are not shown."""
+        self._check()
+        keys = await self._bridge.metadata(self._vfs.properties, ino)
+        return [XAttrNameT(key.encode()) for key in keys if key.startswith(PREFIXES)]
+
+    async def set(self, caller: Caller, ino: InodeNo, name: bytes, value: bytes | None) -> None:
+        """setxattr(2), or with None removexattr(2)."""
+        await self._bridge.metadata(self._vfs.set_properties, caller, ino, {self._key(name): value})
+
+    def _check(self) -> None:
+        if not self._enabled:
+            raise FUSEError(errno.ENOSYS)
+
+    def _key(self, name: bytes) -> str:
+        self._check()
+        key = decode_name(name)
+        if not key.startswith(PREFIXES):
+            raise FUSEError(errno.EOPNOTSUPP)
+        return key
