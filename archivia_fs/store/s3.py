@@ -185,13 +185,17 @@ class S3Store:
         pages = self._client.get_paginator("list_parts").paginate(
             Bucket=self._bucket, Key=self._prefix + key, UploadId=upload_id
         )
+        parts: dict[int, tuple[datetime | None, Part]] = {}
         with self._requests.doing(f'list the parts of "{key}"'):
-            parts = [
-                Part(found["PartNumber"], found["Size"], _bare(found.get("ETag")), _crc32(found.get("ChecksumCRC32")))
-                for page in pages
-                for found in page.get("Parts", [])
-            ]
-        return sorted(parts, key=lambda part: part.number)
+            for page in pages:
+                for found in page.get("Parts", []):
+                    number, written = found["PartNumber"], found.get("LastModified")
+                    crc32 = _crc32(found.get("ChecksumCRC32"))
+                    # SeaweedFS lists a part that was sent again with other bytes twice: the later one counts
+                    known = parts.get(number)
+                    if known is None or _nanoseconds(known[0]) <= _nanoseconds(written):
+                        parts[number] = (written, Part(number, found["Size"], _bare(found.get("ETag")), crc32))
+        return [parts[number][1] for number in sorted(parts)]
 
     def list_uploads(self, prefix: str) -> Iterator[PendingUpload]:
         pages = self._client.get_paginator("list_multipart_uploads").paginate(

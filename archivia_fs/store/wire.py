@@ -95,7 +95,7 @@ class Wire:
         if kept is not None:
             try:
                 return kept, self._talk(kept, method, target, headers, body)
-            except (ConnectionError, http.client.BadStatusLine):
+            except (ConnectionError, http.client.BadStatusLine, ssl.SSLEOFError, ssl.SSLZeroReturnError):
                 kept.close()  # the server had let go of the idle connection: not a failure, ask on a new one
             except BaseException:
                 kept.close()
@@ -120,9 +120,11 @@ class Wire:
         except (BrokenPipeError, ConnectionResetError) as cut_off:
             # a server that refuses (full, forbidden) answers and closes while we still send: its reason says more
             try:
-                return connection.getresponse()
+                response = connection.getresponse()
             except (OSError, http.client.HTTPException):
                 raise cut_off from None
+            response.will_close = True  # half a request went over this connection: never use it again
+            return response
         return connection.getresponse()
 
     def _connect(self) -> http.client.HTTPConnection:
