@@ -1,0 +1,198 @@
+"""The tables, as prose.
+
+Owns: the schema as SQLAlchemy Core tables. Used by: the other modules of catalog, and the migrations' tests.
+Threading: values. Times are nanoseconds since the epoch, sizes are bytes, booleans are 0 and 1.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData()
+
+# One row: what this archive is. `next_ino` is the next unused inode number (they are never used twice); `next_seq` the
+# number of the next change.
+archive = Table(
+    "archive",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("uuid", String(32), nullable=False),
+    Column("next_ino", BigInteger, nullable=False),
+    Column("next_seq", BigInteger, nullable=False),
+)
+
+# The immutable bytes of files. `key` is NULL when `stored` is 0; the file reads as zeros from `stored` to `size`. `sha256` (hex)
+# and `crc32` are NULL while pending. `released_ns` is NULL while an inode has the revision; from then on gc may
+# take the object after its grace period, unless another revision shares its key.
+revisions = Table(
+    "revisions",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("object_key", String(255)),
+    Column("size", BigInteger, nullable=False),
+    Column("stored", BigInteger, nullable=False),
+    Column("sha256", String(64)),
+    Column("crc32", BigInteger),
+    Column("created_ns", BigInteger, nullable=False),
+    Column("released_ns", BigInteger),
+)
+
+# The parts an object was uploaded in, with their checksums.
+revision_parts = Table(
+    "revision_parts",
+    metadata,
+    Column(
+        "revision",
+        String(64),
+        ForeignKey("revisions.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("number", Integer, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("etag", String(255), nullable=False),
+    Column("crc32", BigInteger, nullable=False),
+)
+
+# Identities. A directory inode is a document. `nlink` counts dentries (for a directory: 2 and its subdirectories); at 0 the
+# inode is open somewhere or about to be forgotten. `revision` is NULL for everything without bytes.
+inodes = Table(
+    "inodes",
+    metadata,
+    Column("ino", BigInteger, primary_key=True, autoincrement=False),
+    Column("mode", Integer, nullable=False),
+    Column("nlink", Integer, nullable=False),
+    Column("uid", BigInteger, nullable=False),
+    Column("gid", BigInteger, nullable=False),
+    Column("rdev", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("atime_ns", BigInteger, nullable=False),
+    Column("mtime_ns", BigInteger, nullable=False),
+    Column("ctime_ns", BigInteger, nullable=False),
+    Column("birth_ns", BigInteger, nullable=False),
+    Column("revision", String(64), ForeignKey("revisions.id")),
+    Column("symlink", Text),
+    Index("inodes_by_revision", "revision"),
+)
+
+# Names. `key` is the NFC form that a name is found under, `name` its spelling as it was given.
+dentries = Table(
+    "dentries",
+    metadata,
+    Column("parent", BigInteger, ForeignKey("inodes.ino"), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("name", String(255), nullable=False),
+    Column("ino", BigInteger, ForeignKey("inodes.ino"), nullable=False),
+    Index("dentries_by_ino", "ino"),
+)
+
+# xattrs and WebDAV dead properties. `name` is the xattr's ("user.dc.title") or Clark notation ("{ns}local") without one.
+properties = Table(
+    "properties",
+    metadata,
+    Column(
+        "ino",
+        BigInteger,
+        ForeignKey("inodes.ino", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("name", String(512), primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)
+
+# The journal of multipart uploads: what is stored but not named yet. `target` says in words for whom.
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", String(1024), primary_key=True),
+    Column("object_key", String(255), nullable=False),
+    Column("origin", String(32), nullable=False),
+    Column("target", Text, nullable=False),
+    Column("created_ns", BigInteger, nullable=False),
+)
+upload_parts = Table(
+    "upload_parts",
+    metadata,
+    Column(
+        "upload",
+        String(1024),
+        ForeignKey("uploads.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("number", Integer, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("etag", String(255), nullable=False),
+    Column("crc32", BigInteger, nullable=False),
+)
+
+# Who may log in. `password_hash` is argon2id in PHC form.
+users = Table(
+    "users",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("password_hash", Text, nullable=False),
+    Column("admin", Integer, nullable=False),
+    Column("disabled", Integer, nullable=False),
+)
+
+# Top-level folders. Their names are their dentries'.
+collections = Table(
+    "collections",
+    metadata,
+    Column(
+        "ino",
+        BigInteger,
+        ForeignKey("inodes.ino", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("owner", String(255), nullable=False),
+)
+grants = Table(
+    "grants",
+    metadata,
+    Column(
+        "collection",
+        BigInteger,
+        ForeignKey("collections.ino", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("user", String(255), primary_key=True),
+    Column("right", String(16), nullable=False),
+)
+
+# RFC 4918 locks. `depth` is 0 or -1 (infinity); `expires_ns` NULL is never.
+locks = Table(
+    "locks",
+    metadata,
+    Column("token", String(255), primary_key=True),
+    Column("path", Text, nullable=False),
+    Column("user", String(255), nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("exclusive", Integer, nullable=False),
+    Column("depth", Integer, nullable=False),
+    Column("timeout_s", BigInteger, nullable=False),
+    Column("expires_ns", BigInteger),
+)
+
+# The log of committed changes, numbered without gaps in commit order. Old rows are trimmed; who has slept
+# longer than the log reaches back drops all that was cached.
+changes = Table(
+    "changes",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("origin", String(32), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("ino", BigInteger, nullable=False),
+    Column("parent", BigInteger),
+    Column("name", String(255)),
+)
