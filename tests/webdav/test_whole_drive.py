@@ -1,0 +1,130 @@
+"""The door over the real core: catalog on SQLite, object store in memory. What the toy cannot show is asked here."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from archivia_fs.store.memory import MemoryStore
+from archivia_fs.types import Caller, OpenFlags
+from archivia_fs.vfs.passwords import hash_password
+from archivia_fs.vfs.vfs import Vfs, VfsOptions
+from catalog.catalog import Catalog
+from tests.webdav.conftest import Client
+from tests.webdav.test_clients import program
+from tests.webdav.toy import USERS
+from webdav.server import WebDavOptions, WebDavServer
+
+BOX = "/Documents/archive/"
+DATA = bytes(range(256)) * 80_000  # 20 MB: several parts
+ALICE = Caller("alice", 0, 0)
+
+
+@pytest.fixture
+def drive(tmp_path: Path) -> Iterator[Vfs]:
+    catalog = Catalog.open(f"sqlite:///{tmp_path}/catalog.db")
+    for user, password in USERS.items():
+        catalog.add_user(user, hash_password(password), admin=user == "alice")
+    vfs = Vfs(catalog, MemoryStore(), VfsOptions(tmp_path / "spill", memory=64 * 1024**2))
+    vfs.mkdir(ALICE, vfs.resolve(ALICE, "/Documents").ino, "archive", 0o755)
+    yield vfs
+    vfs.close()
+    catalog.close()
+
+
+@pytest.fixture
+def server(drive: Vfs) -> Iterator[WebDavServer]:
+    server = WebDavServer(drive, WebDavOptions(port=0, threads=4))
+    server.start()
+    yield server
+    server.stop(5)
+
+
+def test_litmus(server: WebDavServer, tmp_path: Path) -> None:
+    command = [program("litmus", "Debian: litmus"), server.url + BOX.lstrip("/"), "alice", USERS["alice"]]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    summaries = re.findall(r"summary for `\w+': of (\d+) tests run: (\d+) passed, (\d+) failed", run.stdout)
+    assert len(summaries) == 5, run.stdout
+    assert all(total == passed for total, passed, _ in summaries), run.stdout
+    assert run.returncode == 0
+
+
+def test_bytes_and_etags(dav: Client, drive: Vfs) -> None:
+    etag = dav.put(BOX + "a.dng", DATA).headers["ETag"]
+    got = dav("GET", BOX + "a.dng")
+    assert (got.body, got.headers["ETag"]) == (DATA, etag)
+    assert dav("HEAD", BOX + "a.dng").headers["ETag"] == etag
+    assert dav("GET", BOX + "a.dng", Range="bytes=9999999-10000001").body == DATA[9_999_999:10_000_002]
+    assert dav("COPY", BOX + "a.dng", Destination=BOX + "b.dng").status == 201
+    assert dav("GET", BOX + "b.dng", If_Match=etag).body == DATA  # the revision is shared, so is its tag
+    assert drive.open_uploads() == 0
+
+
+def test_broken_upload_leaves_no_upload_behind(dav: Client, drive: Vfs) -> None:
+    dav.put(BOX + "a.dng", b"old")
+
+    def body() -> Iterator[bytes]:
+        yield DATA
+        assert drive.open_uploads() == 1
+
+    assert dav("PUT", BOX + "a.dng", body(), X_Expected_Entity_Length=str(2 * len(DATA))).status == 400
+    assert drive.open_uploads() == 0
+    assert dav("GET", BOX + "a.dng").body == b"old"
+
+
+@pytest.mark.parametrize("method", ["COPY", "MOVE"])
+@pytest.mark.parametrize("kinds", ["ff", "fd", "df", "dd"])
+def test_over_what_is_there(dav: Client, method: str, kinds: str) -> None:
+    for name, kind in zip("st", kinds, strict=True):
+        if kind == "d":
+            dav("MKCOL", BOX + name)
+        dav.put(BOX + name + ("/in-" + name if kind == "d" else ""), name.encode())
+    assert dav(method, BOX + "s", Destination=BOX + "t").status == 204
+    assert dav("GET", BOX + ("t/in-s" if kinds[0] == "d" else "t")).body == b"s"
+    names = dav("PROPFIND", BOX, Depth="1").hrefs()[1:]
+    assert len(names) == (2 if method == "COPY" else 1), names
+    assert dav("PROPFIND", BOX + "t", Depth="1").hrefs()[1:] == ([BOX + "t/in-s"] if kinds[0] == "d" else [])
+
+
+def test_what_the_mount_writes_is_here(dav: Client, drive: Vfs) -> None:
+    folder = drive.resolve(ALICE, BOX).ino
+    stat, handle = drive.create(ALICE, folder, "new", 0o644, OpenFlags.WRITE)
+    handle.pwrite(0, b"mount")
+    assert dav("GET", BOX + "new").body == b""  # not closed yet: not committed
+    handle.flush()
+    handle.release()
+    assert dav("GET", BOX + "new").body == b"mount"
+    drive.set_properties(ALICE, stat.ino, {"user.dc.title": "Brücke".encode()})
+    answer = dav("PROPFIND", BOX + "new", Depth="0")
+    assert answer.prop("{http://purl.org/dc/elements/1.1/}title").text == "Brücke"  # type: ignore[union-attr]
+
+
+def test_rights(dav: Client, server: WebDavServer) -> None:
+    dav.put(BOX + "a.dng")
+    bob = Client(server.url, "bob")
+    for method in ("GET", "PUT", "DELETE", "PROPFIND"):
+        assert bob(method, BOX + "a.dng", Depth="0").status in (403, 404)
+    assert bob("MKCOL", "/Documents/mine").status == 403
+    assert bob("PROPFIND", "/Documents", Depth="1").hrefs() == ["/Documents/"]
+    bob.connection.close()
+    assert dav("PUT", "/a.dng", b"x").status == 403
+    assert dav("PUT", "/Documents/a.dng", b"x").status == 403
+    assert dav("DELETE", "/Documents").status == 403
+
+
+def test_locks_are_kept_by_the_catalog(dav: Client, drive: Vfs, server: WebDavServer) -> None:
+    body = b'<D:lockinfo xmlns:D="DAV:"><D:lockscope><D:exclusive/></D:lockscope><D:locktype><D:write/></D:locktype></D:lockinfo>'
+    token = dav("LOCK", BOX + "a.dng", body).headers["Lock-Token"]
+    again = WebDavServer(drive, WebDavOptions(port=0, threads=2))
+    again.start()
+    other = Client(again.url)
+    assert other("PUT", BOX + "a.dng", b"x").status == 423
+    assert other("PUT", BOX + "a.dng", b"x", If=f"({token})").status == 204
+    assert other("UNLOCK", BOX + "a.dng", Lock_Token=token).status == 204
+    other.connection.close()
+    again.stop(5)
+    assert dav("PUT", BOX + "a.dng", b"y").status == 204
