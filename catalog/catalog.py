@@ -20,6 +20,7 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, upda
 from archivia_fs.errors import (
     Exists,
     InvalidArgument,
+    IsADirectory,
     NoAttribute,
     NotADirectory,
     NotFound,
@@ -170,12 +171,12 @@ class Catalog:
         with self._read() as connection:
             return [(InodeNo(row.parent), row.name) for row in connection.execute(_PARENTS, {"ino": ino})]
 
-    def revision(self, id: RevisionId) -> Revision:
+    def revision(self, revision_id: RevisionId) -> Revision:
         """With its parts. Raises NotFound."""
         with self._read() as connection:
-            found = revision_of(connection, id)
+            found = revision_of(connection, revision_id)
         if found is None:
-            raise NotFound(f"There is no revision {id}.")
+            raise NotFound(f"There is no revision {revision_id}.")
         return found
 
     def statfs(self) -> tuple[int, int]:
@@ -318,7 +319,7 @@ class Catalog:
             else:
                 stat = child.stat
                 if stat.is_dir:
-                    raise namespace.IsADirectory(f"{name!r} is a folder.")
+                    raise IsADirectory(f"{name!r} is a folder.")
                 if not stat.is_file:
                     raise InvalidArgument(f"{name!r} is not a regular file.")
             revisions.set_bytes(session, stat, revision, mtime_ns, finish_upload)

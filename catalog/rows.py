@@ -1,6 +1,7 @@
 """Rows to values.
 
-Owns: the queries that many modules share, built once. Used by: the other modules of catalog. Threading: pure but for the connection given.
+Owns: the queries that many modules share, built once. Used by: the other modules of catalog.
+Threading: pure but for the connection given.
 """
 
 from __future__ import annotations

@@ -134,11 +134,11 @@ class Writer:
                 if not job.result.done():
                     job.result.set_exception(next((e for j, e in failed if j is job), own))
             if not isinstance(error, FsError):
-                log.error("A catalog transaction failed", exc_info=error)
+                log.exception("A catalog transaction failed")
             return
         self._deliver_own(made, Effects(tuple(made), tuple(fresh)))
-        for job, error in failed:
-            job.result.set_exception(error)
+        for job, reason in failed:
+            job.result.set_exception(reason)
         for job, result in done:
             job.result.set_result(result)
 

@@ -60,7 +60,8 @@ from archivia_fs.vfs.upload_plan import UploadPlan
 from archivia_fs.vfs.uploader import Draft
 from archivia_fs.vfs.view import View, Views, is_view
 from archivia_fs.vfs.view_handle import ViewHandle
-from catalog.catalog import Catalog, NewInode
+from catalog.catalog import Catalog
+from catalog.namespace import NewInode
 
 log = logging.getLogger(__name__)
 
