@@ -549,7 +549,7 @@ class Catalog:
         """Nothing happens if it is gone."""
         self._execute(delete(locks).where(locks.c.token == token))
 
-    # --- inside --------------------------------------------------------------------------------------------------------------------
+    # --- inside ------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _read(self) -> Iterator[Connection]:
