@@ -26,7 +26,9 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
 
 
-@pytest.fixture(scope="session", params=["memory", "wrapped memory", "seaweedfs", "stack on seaweedfs", "rclone", "juicefs"])
+@pytest.fixture(
+    scope="session", params=["memory", "wrapped memory", "seaweedfs", "stack on seaweedfs", "rclone", "juicefs"]
+)
 def shared_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
     kind: str = request.param
     if kind == "memory":
