@@ -73,9 +73,7 @@ def test_what_is_read_and_committed_is_what_was_written(seed: int, tmp_path: Pat
     chance = random.Random(seed)
     store, journal = MemoryStore(part_size_min=1), ListJournal()
     store.probe()
-    transfers = Transfers(
-        store, journal, memory=64 * MIB, spill_dir=tmp_path, spill_limit=1024 * MIB, plan=SMALL_PLAN
-    )
+    transfers = Transfers(store, journal, memory=64 * MIB, spill_dir=tmp_path, spill_limit=1024 * MIB, plan=SMALL_PLAN)
     try:
         base, content = None, bytearray()
         for _ in range(3):
