@@ -50,8 +50,9 @@ class S3Requests:
                 f'ARCHIVIA_S3_ENDPOINT is "{config.endpoint}", which is no URL like https://s3.example.org or http://127.0.0.1:8333.'
             )
         self.config = config
-        self.client = _client(config, config.read_timeout)
-        self.slow_client = _client(config, config.slow_timeout)
+        session = _session()  # one for both clients: each reads botocore's service models, 0.2 s
+        self.client = _client(session, config, config.read_timeout)
+        self.slow_client = _client(session, config, config.slow_timeout)
         self._wire = Wire(config)
         self._lock = threading.Lock()
         self._get_targets: OrderedDict[str, tuple[str, float]] = OrderedDict()  # guarded by _lock; key: target, made at
@@ -112,18 +113,22 @@ class S3Requests:
         return f"{parts.path}?{parts.query}"
 
 
-def _client(config: S3Config, read_timeout: float) -> S3Client:
-    # the user's ~/.aws and AWS_PROFILE are about other servers: a session that knows neither
-    session = botocore.session.Session(
+def _session() -> boto3.session.Session:
+    """One that knows neither the user's ~/.aws nor AWS_PROFILE: they are about other servers."""
+    inner = botocore.session.Session(
         session_vars={
             "profile": (None, None, None, None),
             "config_file": (None, None, os.devnull, None),
             "credentials_file": (None, None, os.devnull, None),
         }
     )
+    return boto3.session.Session(botocore_session=inner)
+
+
+def _client(session: boto3.session.Session, config: S3Config, read_timeout: float) -> S3Client:
     authorities = config.ca_file or ssl.get_default_verify_paths().cafile
     try:
-        return boto3.session.Session(botocore_session=session).client(
+        return session.client(
             "s3",
             endpoint_url=config.endpoint,
             aws_access_key_id=config.access_key,

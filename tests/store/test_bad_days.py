@@ -7,6 +7,7 @@ import socket
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -62,7 +63,7 @@ def test_wrong_settings_name_the_setting(
     seaweed: S3Server,
     opened: Callable[[S3Config], S3Store],
     name: str,
-    wrong: dict[str, str],
+    wrong: dict[str, Any],
     kind: type[StoreError],
     named: str,
 ) -> None:

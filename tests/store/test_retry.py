@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archivia_fs.errors import CorruptData, ObjectMissing, StoreError, StoreRejected, StoreUnavailable
+from archivia_fs.store.base import Capabilities
 from archivia_fs.store.faults import Fault, FaultyStore, Kind
 from archivia_fs.store.memory import MemoryStore
 from archivia_fs.store.retry import RetryingStore, RetryPolicy, backoff
@@ -200,7 +201,7 @@ def test_probe_is_not_repeated() -> None:
     class Down(MemoryStore):
         probes = 0
 
-        def probe(self) -> None:  # type: ignore[override]
+        def probe(self) -> Capabilities:
             Down.probes += 1
             raise StoreUnavailable("down")
 
