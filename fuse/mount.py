@@ -13,19 +13,22 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyfuse3
 import trio
 
 from archivia_fs.errors import Busy, FsError, MountError, NotADirectory
 from archivia_fs.types import Caller, InodeNo
-from archivia_fs.vfs.vfs import Vfs
 from fuse import mountpoint as mp
 from fuse.bridge import Bridge
 from fuse.convert import RootMap
 from fuse.invalidate import Invalidator, Kernel
 from fuse.known import Known
 from fuse.operations import Operations
+
+if TYPE_CHECKING:
+    from archivia_fs.vfs.vfs import Vfs
 
 log = logging.getLogger(__name__)
 
@@ -136,14 +139,12 @@ class FuseMount:
             nursery.cancel_scope.cancel()
 
     async def _announce(self) -> None:
-        """In a thread: a stat(2) of our own mount on the loop would wait for the loop."""
-        await trio.to_thread.run_sync(self._first_request, abandon_on_cancel=True)
-
-    def _first_request(self) -> None:
-        try:
-            os.statvfs(self.path)  # answered after FUSE_INIT, which would undo the tuning
-        except OSError as error:
-            log.warning("%s is mounted but does not answer: %s", self.path, error)
+        """Nothing here may touch our own mount: a thread waiting for an answer of its own process cannot be killed, and then
+        neither can the process."""
+        assert self._operations is not None
+        await (
+            self._operations.listening.wait()
+        )  # the step that set it also answered FUSE_INIT, which would undo the tuning
         tune(self.path)
         self.ready.set()
 
@@ -172,7 +173,7 @@ class FuseMount:
         self._unsubscribe()
         try:
             if self._invalidator.close():
-                pyfuse3.close(unmount=True)
+                pyfuse3.close(unmount=mp.mount_at(self.path) is not None)
             else:  # a thread is inside the session: freeing it would crash us
                 log.error("A notification to the kernel hangs; the mount at %s ends with this process", self.path)
                 mp.detach(self.path, lazy=True)

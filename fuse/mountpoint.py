@@ -27,7 +27,7 @@ FUSE_DEVICE = Path("/dev/fuse")
 FUSE_CONF = Path("/etc/fuse.conf")
 MOUNTINFO = Path("/proc/self/mountinfo")
 
-PROBE_SECONDS = 5.0  # a mount that answers stat(2) no sooner is one whose daemon hangs
+PROBE_SECONDS = 5.0  # a mount that answers statvfs(3) no sooner is one whose daemon hangs
 DETACH_SECONDS = 30.0  # fusermount3
 HOLDERS_MAX = 5  # processes named in a message
 
@@ -134,7 +134,7 @@ def _alive(path: Path) -> bool:
 
     def probe() -> None:
         try:
-            path.stat()
+            os.statvfs(path)  # stat(2) may be answered from the kernel's cache long after the daemon died
             answers.append(True)
         except OSError as error:
             answers.append(error.errno not in (errno.ENOTCONN, errno.ECONNABORTED))

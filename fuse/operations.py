@@ -16,9 +16,10 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pyfuse3
+import trio
 from pyfuse3 import (
     EntryAttributes,
     FileHandleT,
@@ -37,7 +38,6 @@ from pyfuse3 import (
 
 from archivia_fs.errors import FsError, NotFound
 from archivia_fs.types import Caller, Entry, InodeNo, OpenFlags, RenameFlag, Stat
-from archivia_fs.vfs.vfs import AnyHandle, Vfs
 from fuse.bridge import Bridge, handler
 from fuse.convert import (
     LONG_TIMEOUT,
@@ -56,7 +56,12 @@ from fuse.invalidate import Invalidator
 from fuse.known import Known, Opened
 from fuse.xattrs import Xattrs
 
+if TYPE_CHECKING:
+    from archivia_fs.vfs.vfs import AnyHandle, Vfs
+
 log = logging.getLogger(__name__)
+
+RENAME_FLAGS = int(RenameFlag.NOREPLACE | RenameFlag.EXCHANGE)  # an int: ~ of a Flag leaves unknown bits out
 
 
 @dataclass(slots=True)
@@ -84,6 +89,7 @@ class Operations(pyfuse3.Operations):
         self, vfs: Vfs, bridge: Bridge, root: RootMap, known: Known, invalidator: Invalidator, *, user: str, xattr: bool
     ) -> None:
         super().__init__()
+        self.listening = trio.Event()  # the kernel has been greeted
         self._vfs = vfs
         self._bridge = bridge
         self._root = root
@@ -96,6 +102,9 @@ class Operations(pyfuse3.Operations):
         self._files: dict[FileHandleT, OpenedFile] = {}
         self._directories: dict[FileHandleT, OpenedDirectory] = {}
         self._writers: dict[InodeNo, int] = {}
+
+    def init(self) -> None:
+        self.listening.set()
 
     def close(self) -> None:
         """The mount is gone. Files still open for writing were never closed by who wrote them: they keep their old bytes."""
@@ -220,7 +229,7 @@ class Operations(pyfuse3.Operations):
     ) -> None:  # fmt: skip
         old = self._root.inward(parent_inode_old), decode_name(name_old)
         new = self._root.inward(parent_inode_new), decode_name(name_new)
-        if flags & ~(RenameFlag.NOREPLACE | RenameFlag.EXCHANGE):
+        if flags & ~RENAME_FLAGS:
             raise FUSEError(errno.EINVAL)
         with self._push.own_names(old, new) as watch:
             await self._bridge.metadata(self._vfs.rename, self._caller(ctx), *old, *new, RenameFlag(flags))

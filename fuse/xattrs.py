@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pyfuse3
 from pyfuse3 import FUSEError, XAttrNameT
 
 from archivia_fs.types import Caller, InodeNo
-from archivia_fs.vfs.vfs import Vfs
 from fuse.bridge import Bridge
 from fuse.convert import decode_name
+
+if TYPE_CHECKING:
+    from archivia_fs.vfs.vfs import Vfs
 
 PREFIXES = ("user.", "trusted.", "security.")  # others are the kernel's own, such as system.posix_acl_access
 

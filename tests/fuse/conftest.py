@@ -8,13 +8,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from archivia_fs.vfs.vfs import Vfs
 from fuse.mount import FuseMount, MountOptions
 from tests.fuse.toy import ToyVfs
+
+if TYPE_CHECKING:
+    from archivia_fs.vfs.vfs import Vfs
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def vfs() -> ToyVfs:
 @contextmanager
 def mounted(vfs: ToyVfs, path: Path, **options: Any) -> Iterator[FuseMount]:
     """A mount that answers; gone at the end, whatever happened."""
-    mount = FuseMount(cast(Vfs, vfs), path, MountOptions(user="admin", **options))
+    mount = FuseMount(cast("Vfs", vfs), path, MountOptions(user="admin", **options))
     mount.mount()
     thread = threading.Thread(target=mount.run, daemon=True)
     thread.start()
