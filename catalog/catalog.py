@@ -161,7 +161,7 @@ class Catalog:
         """All of a directory in one query. Raises NotFound, NotADirectory."""
         if not self.stat(ino).is_dir:
             raise NotADirectory("That is not a folder.")
-        with self._read() as connection:
+        with self._read(snapshot=True) as connection:
             seq = int(connection.scalar(select(archive.c.next_seq)) or 1) - 1
             rows = connection.execute(_LISTING, {"parent": ino}).all()
         return Listing(seq, [Entry(row[0], stat_of(row[1:])) for row in rows])
@@ -195,7 +195,7 @@ class Catalog:
     def counts(self) -> Counts:
         """What `status` shows."""
         kind = inodes.c.mode.op("&")(0o170000)
-        with self._read() as connection:
+        with self._read(snapshot=True) as connection:
             by_kind = {
                 int(row[0]): (int(row[1]), int(row[2]))
                 for row in connection.execute(
@@ -408,7 +408,7 @@ class Catalog:
 
     def uploads(self) -> Sequence[UploadRecord]:
         """The whole journal, oldest first."""
-        with self._read() as connection:
+        with self._read(snapshot=True) as connection:
             parts: dict[str, list[Part]] = {}
             for row in connection.execute(select(upload_parts).order_by(upload_parts.c.number)):
                 parts.setdefault(row.upload, []).append(Part(row.number, row.size, row.etag, row.crc32))
@@ -458,7 +458,7 @@ class Catalog:
 
     def collections(self) -> Sequence[Collection]:
         """By name."""
-        with self._read() as connection:
+        with self._read(snapshot=True) as connection:
             given: dict[int, list[tuple[str, Right]]] = {}
             for row in connection.execute(select(grants).order_by(grants.c.user)):
                 given.setdefault(row.collection, []).append((row.user, Right(row.right)))
@@ -552,13 +552,14 @@ class Catalog:
     # --- inside ------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _read(self) -> Iterator[Connection]:
-        with (
-            translated(self._engine),
-            self._engine.connect() as connection,
-            begin_read(connection),
-        ):
-            yield connection
+    def _read(self, *, snapshot: bool = False) -> Iterator[Connection]:
+        """A connection to read with; `snapshot` makes several queries see one state."""
+        with translated(self._engine), self._engine.connect() as connection:
+            if snapshot:
+                with begin_read(connection):
+                    yield connection
+            else:
+                yield connection
 
     def _execute(self, statement: object) -> None:
         self._writer.submit(lambda session: session.connection.execute(statement) and None)  # type: ignore[call-overload]
