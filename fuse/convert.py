@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import pyfuse3
 
-from archivia_fs.errors import FsError, NameTooLong, NotUtf8
+from archivia_fs.errors import FsError, InvalidArgument, NameTooLong, NotUtf8
 from archivia_fs.types import (
     FIRST_VIEW_INODE,
     NAME_MAX,
@@ -20,6 +20,7 @@ from archivia_fs.types import (
     Caller,
     InodeNo,
     OpenFlags,
+    RenameFlag,
     SetAttr,
     Stat,
     StatFs,
@@ -84,6 +85,13 @@ def open_flags(flags: int) -> OpenFlags:
     if flags & os.O_APPEND:
         result |= OpenFlags.APPEND
     return result
+
+
+def rename_flags(flags: int) -> RenameFlag:
+    """renameat2(2) flags. Raises InvalidArgument for those we do not know (RENAME_WHITEOUT)."""
+    if flags & ~int(RenameFlag.NOREPLACE | RenameFlag.EXCHANGE):  # an int: ~ of a Flag leaves unknown bits out
+        raise InvalidArgument("Of renameat2's flags, RENAME_NOREPLACE and RENAME_EXCHANGE are supported.")
+    return RenameFlag(flags)
 
 
 def set_attr(attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields) -> SetAttr | None:

@@ -1,4 +1,4 @@
-"""What the kernel knows of this mount: inodes it may name, under which names, and revisions whose pages it may hold.
+"""What the kernel knows of this mount: inodes it may name, under which names, what it has open, whose pages it may hold.
 
 Owns: lookup counts. Used by: operations, invalidate. Threading: changed on the loop only; `names` and `inodes` take an
 atomic copy and may be called from any thread.
@@ -8,13 +8,36 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from archivia_fs.types import InodeNo, RevisionId, Stat
+from archivia_fs.types import Caller, Entry, InodeNo, RevisionId, Stat
+
+if TYPE_CHECKING:
+    from archivia_fs.vfs.vfs import AnyHandle
 
 NAMES_MAX = 16  # hard links remembered per inode
 OPENED_MAX = 65536  # inodes whose last opened revision is remembered, about 200 bytes each
 
 EntryName = tuple[InodeNo, str]
+
+
+@dataclass(slots=True)
+class OpenedFile:
+    """One file handle of the kernel's."""
+
+    handle: AnyHandle
+    writes: bool
+    failed: bool = False  # a write or an upload: the old bytes are back when the file is released
+
+
+@dataclass(slots=True)
+class OpenedDirectory:
+    """One directory handle of the kernel's."""
+
+    ino: InodeNo
+    caller: Caller
+    entries: Sequence[Entry] | None = None  # as of the last read from the beginning
 
 
 class Known:

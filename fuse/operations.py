@@ -10,12 +10,10 @@ know yet a push could overtake the reply; it gets a second's timeout the first t
 
 from __future__ import annotations
 
-import errno
 import itertools
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import pyfuse3
@@ -26,7 +24,6 @@ from pyfuse3 import (
     FileInfo,
     FileNameT,
     FlagT,
-    FUSEError,
     InodeT,
     ModeT,
     ReaddirToken,
@@ -49,33 +46,18 @@ from fuse.convert import (
     decode_target,
     entry_timeout,
     open_flags,
+    rename_flags,
     set_attr,
     statvfs,
 )
 from fuse.invalidate import Invalidator
-from fuse.known import Known, Opened
+from fuse.known import Known, Opened, OpenedDirectory, OpenedFile
 from fuse.xattrs import Xattrs
 
 if TYPE_CHECKING:
     from archivia_fs.vfs.vfs import AnyHandle, Vfs
 
 log = logging.getLogger(__name__)
-
-RENAME_FLAGS = int(RenameFlag.NOREPLACE | RenameFlag.EXCHANGE)  # an int: ~ of a Flag leaves unknown bits out
-
-
-@dataclass(slots=True)
-class OpenedFile:
-    handle: AnyHandle
-    writes: bool
-    failed: bool = False  # a write or an upload: the old bytes are back when the file is released
-
-
-@dataclass(slots=True)
-class OpenedDirectory:
-    ino: InodeNo
-    caller: Caller
-    entries: Sequence[Entry] | None = None  # as of the last read from the beginning
 
 
 class Operations(pyfuse3.Operations):
@@ -229,11 +211,10 @@ class Operations(pyfuse3.Operations):
     ) -> None:  # fmt: skip
         old = self._root.inward(parent_inode_old), decode_name(name_old)
         new = self._root.inward(parent_inode_new), decode_name(name_new)
-        if flags & ~RENAME_FLAGS:
-            raise FUSEError(errno.EINVAL)
+        how = rename_flags(flags)
         with self._push.own_names(old, new) as watch:
-            await self._bridge.metadata(self._vfs.rename, self._caller(ctx), *old, *new, RenameFlag(flags))
-            if not flags & RenameFlag.EXCHANGE:
+            await self._bridge.metadata(self._vfs.rename, self._caller(ctx), *old, *new, how)
+            if not how & RenameFlag.EXCHANGE:
                 watch.moved(old, new)
 
     @handler
