@@ -2,9 +2,10 @@
 
 Owns: its process, its keys, its ports. Used by: app, cli. Threading: one thread; processes are kept apart by file locks.
 
-Everything is under `home`/store: data, keys (readable by the owner only), ports, log. All gateways of a home share one
-store: each holds a shared lock on `users.lock` while it runs, and the last one to leave stops the store. SIGKILL of a
-gateway leaves the store running; the next one finds it. Master, volume and filer know no S3 keys, so they ask for JSON Web Tokens (security.toml).
+Everything is under `home`/store: data, keys (readable by the owner only), ports, log. All gateways of a home share
+one store: each holds a shared lock on `users.lock` while it runs, and the last one to leave stops it. SIGKILL of a
+gateway leaves it running; the next gateway finds it. Master, volume and filer know no S3 keys, so they ask for JSON Web
+Tokens (security.toml).
 """
 
 from __future__ import annotations
