@@ -22,7 +22,8 @@ from sqlalchemy import (
 metadata = MetaData()
 
 # One row: what this archive is. `next_ino` is the next unused inode number (they are never used twice); `next_seq` the
-# number of the next change.
+# number of the next change, so next_seq - 1 is the state of the archive. `written_by` is the version of Archivia FS that
+# made or last migrated the tables, for the message to an older one.
 archive = Table(
     "archive",
     metadata,
@@ -30,6 +31,7 @@ archive = Table(
     Column("uuid", String(32), nullable=False),
     Column("next_ino", BigInteger, nullable=False),
     Column("next_seq", BigInteger, nullable=False),
+    Column("written_by", String(64), nullable=False),
 )
 
 # The immutable bytes of files. `key` is NULL when `stored` is 0; the file reads as zeros from `stored` to `size`. `sha256` (hex)
@@ -46,6 +48,7 @@ revisions = Table(
     Column("crc32", BigInteger),
     Column("created_ns", BigInteger, nullable=False),
     Column("released_ns", BigInteger),
+    Index("revisions_by_object", "object_key"),
 )
 
 # The parts an object was uploaded in, with their checksums.
@@ -84,6 +87,8 @@ inodes = Table(
     Column("symlink", Text),
     Index("inodes_by_revision", "revision"),
 )
+# Few at any time, looked for at every start.
+Index("inodes_without_name", inodes.c.ino, sqlite_where=inodes.c.nlink == 0, postgresql_where=inodes.c.nlink == 0)
 
 # Names. `key` is the NFC form that a name is found under, `name` its spelling as it was given.
 dentries = Table(

@@ -1,112 +1,117 @@
 """Bytes: which revision an inode has.
 
-Owns: revisions, their parts, and when one is released. Used by: catalog, namespace. Threading: the writer's thread.
+Owns: revisions, their parts, and when one is released. Used by: catalog, trees. Threading: mutations on the writer's thread.
+A revision is in use while any inode has it, named or not; from `released_ns` on gc may take its object.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from archivia_fs.errors import NotFound
-from archivia_fs.types import (
-    ChangeKind,
-    Effects,
-    InodeNo,
-    Revision,
-    RevisionId,
-    Stat,
-    UploadId,
-)
+from archivia_fs.errors import Exists, InvalidArgument, IsADirectory, NotFound
+from archivia_fs.types import ChangeKind, Effects, InodeNo, Part, Revision, RevisionId, Stat, UploadId
 from catalog.models import inodes, revision_parts, revisions, uploads
-from catalog.rows import BY_INO, stat_of
+from catalog.namespace import SET_ID, NewInode, directory, do_make, find, get_stat
+from catalog.rows import stat_of
 from catalog.session import Session
 
-_USED = select(inodes.c.ino).where(inodes.c.revision == bindparam("revision")).limit(1)
+_GET = select(revisions).where(revisions.c.id == bindparam("id"))
+_PARTS = select(revision_parts).where(revision_parts.c.revision == bindparam("id")).order_by(revision_parts.c.number)
+_USED = select(inodes.c.ino).where(inodes.c.revision == bindparam("id")).limit(1)
+_SET_RELEASED = update(revisions).where(revisions.c.id == bindparam("b_id")).values(released_ns=bindparam("at"))
+_ADD = insert(revisions)
+_ADD_PARTS = insert(revision_parts)
+_DROP_UPLOAD = delete(uploads).where(uploads.c.id == bindparam("id"))
 _SET_BYTES = (
     update(inodes)
     .where(inodes.c.ino == bindparam("b_ino"))
-    .values(
-        size=bindparam("b_size"),
-        revision=bindparam("b_revision"),
-        mode=bindparam("b_mode"),
-        mtime_ns=bindparam("b_mtime"),
-        ctime_ns=bindparam("b_ctime"),
-    )
+    .values({name: bindparam(name) for name in ("size", "revision", "mode", "mtime_ns", "ctime_ns")})
 )
-_ADD = insert(revisions)
-_ADD_PARTS = insert(revision_parts)
-_DROP_UPLOAD = delete(uploads).where(uploads.c.id == bindparam("b_id"))
+_FORGET = delete(inodes).where(inodes.c.ino == bindparam("ino"))
+_ORPHANS = select(*inodes.c).where(inodes.c.nlink == 0, inodes.c.ctime_ns < bindparam("before"))
+
+
+def get(connection: Connection, revision: RevisionId) -> Revision:
+    """With its parts. Raises NotFound."""
+    row = connection.execute(_GET, {"id": revision}).first()
+    if row is None:
+        raise NotFound(f"There is no revision {revision}.")
+    parts = connection.execute(_PARTS, {"id": revision})
+    return Revision(
+        RevisionId(row.id), row.object_key, row.size, row.stored, row.sha256, row.crc32, row.created_ns,
+        tuple(Part(part.number, part.size, part.etag, part.crc32) for part in parts),
+    )  # fmt: skip
 
 
 def commit(
-    session: Session,
-    ino: InodeNo,
-    revision: Revision | None,
-    mtime_ns: int | None,
-    upload: UploadId | None,
+    session: Session, ino: InodeNo, revision: Revision | None, mtime_ns: int | None, upload: UploadId | None
 ) -> Effects:
-    """The bytes of `ino` are now `revision`; None: it is empty. Raises NotFound."""
-    mark = session.mark()
-    row = session.connection.execute(BY_INO, {"ino": ino}).first()
-    if row is None:
-        raise NotFound(f"There is no inode {ino}.")
-    set_bytes(session, stat_of(row), revision, mtime_ns, upload)
-    return session.effects(mark)
+    """The bytes of `ino` are now `revision` (None: it is empty), also if it has no name any more. Raises NotFound."""
+    _set_bytes(session, get_stat(session, ino), revision, mtime_ns, upload)
+    return session.effects()
 
 
-def set_bytes(
+def put_file(
     session: Session,
-    stat: Stat,
+    parent: InodeNo,
+    name: str,
     revision: Revision | None,
+    new: NewInode,
     mtime_ns: int | None,
     upload: UploadId | None,
+    *,
+    exclusive: bool,
+) -> Effects:
+    """Raises Exists (`exclusive`), IsADirectory, InvalidArgument (a symlink or special file is there), NotFound."""
+    directory(session, parent)
+    child = find(session, parent, name)
+    if child is None:
+        stat = get_stat(session, do_make(session, parent, name, new))
+    elif exclusive:
+        raise Exists(f"{name!r} is already there.")
+    elif child.stat.is_dir:
+        raise IsADirectory(f"{name!r} is a folder.")
+    elif not child.stat.is_file:
+        raise InvalidArgument(f"{name!r} is not a regular file.")
+    else:
+        stat = child.stat
+    _set_bytes(session, stat, revision, mtime_ns, upload)
+    return session.effects()
+
+
+def _set_bytes(
+    session: Session, stat: Stat, revision: Revision | None, mtime_ns: int | None, upload: UploadId | None
 ) -> None:
-    """As commit, for mutations that go on."""
+    if not stat.is_file:
+        raise InvalidArgument("Only a regular file has bytes.")
     if revision is not None:
         _add(session, revision)
     session.connection.execute(
         _SET_BYTES,
         {
             "b_ino": stat.ino,
-            "b_size": 0 if revision is None else revision.size,
-            "b_revision": None if revision is None else revision.id,
-            "b_mode": stat.mode & ~0o6000,  # chown(2), write(2): set-id bits do not survive new bytes
-            "b_mtime": session.now if mtime_ns is None else mtime_ns,
-            "b_ctime": session.now,
+            "size": 0 if revision is None else revision.size,
+            "revision": None if revision is None else revision.id,
+            "mode": stat.mode & ~SET_ID,  # write(2): set-id bits do not survive new bytes
+            "mtime_ns": session.now if mtime_ns is None else mtime_ns,
+            "ctime_ns": session.now,
         },
     )
+    if stat.revision is not None:
+        _release_unused(session, stat.revision)
     if upload is not None:
-        session.connection.execute(_DROP_UPLOAD, {"b_id": upload})
-    for each in {stat.revision, None if revision is None else revision.id} - {None}:
-        release(session, RevisionId(str(each)))
+        session.connection.execute(_DROP_UPLOAD, {"id": upload})
     session.change(ChangeKind.DATA, stat.ino)
 
 
-def release(session: Session, revision: RevisionId) -> None:
-    """Note whether an inode still has the revision."""
-    used = session.connection.execute(_USED, {"revision": revision}).first() is not None
-    session.connection.execute(
-        update(revisions).where(revisions.c.id == revision).values(released_ns=None if used else session.now)
-    )
-
-
-def forget(session: Session, inos: Sequence[InodeNo]) -> None:
-    """Drop inodes without a name; their revisions are released."""
-    for ino in inos:
-        row = session.connection.execute(BY_INO, {"ino": ino}).first()
-        if row is None or stat_of(row).nlink > 0:
-            continue
-        session.connection.execute(delete(inodes).where(inodes.c.ino == ino))
-        revision = stat_of(row).revision
-        if revision is not None:
-            release(session, revision)
-
-
 def _add(session: Session, revision: Revision) -> None:
-    known = session.connection.execute(select(revisions.c.id).where(revisions.c.id == revision.id)).first()
+    """A revision that is known already is shared, and in use again if it was released."""
+    known = session.connection.execute(_GET, {"id": revision.id}).first()
     if known is not None:
+        if known.released_ns is not None:
+            session.connection.execute(_SET_RELEASED, {"b_id": revision.id, "at": None})
         return
     session.connection.execute(
         _ADD,
@@ -122,16 +127,41 @@ def _add(session: Session, revision: Revision) -> None:
         },
     )
     if revision.parts:
-        session.connection.execute(
-            _ADD_PARTS,
-            [
-                {
-                    "revision": revision.id,
-                    "number": p.number,
-                    "size": p.size,
-                    "etag": p.etag,
-                    "crc32": p.crc32,
-                }
-                for p in revision.parts
-            ],
-        )
+        rows = [
+            {"revision": revision.id, "number": p.number, "size": p.size, "etag": p.etag, "crc32": p.crc32}
+            for p in revision.parts
+        ]
+        session.connection.execute(_ADD_PARTS, rows)
+
+
+def _release_unused(session: Session, revision: RevisionId) -> None:
+    if session.connection.execute(_USED, {"id": revision}).first() is None:
+        session.connection.execute(_SET_RELEASED, {"b_id": revision, "at": session.now})
+
+
+def forget(session: Session, inos: Sequence[InodeNo]) -> None:
+    """Drop those without a name, with their properties; revisions that nobody else has are released."""
+    for stat in (get_stat_or_none(session, ino) for ino in inos):
+        if stat is not None and stat.nlink == 0:
+            _drop(session, stat)
+
+
+def forget_orphans(session: Session, before_ns: int) -> int:
+    """As forget, for all that lost their last name before then; returns how many."""
+    orphans = [stat_of(row) for row in session.connection.execute(_ORPHANS, {"before": before_ns})]
+    for stat in orphans:
+        _drop(session, stat)
+    return len(orphans)
+
+
+def get_stat_or_none(session: Session, ino: InodeNo) -> Stat | None:
+    try:
+        return get_stat(session, ino)
+    except NotFound:
+        return None
+
+
+def _drop(session: Session, stat: Stat) -> None:
+    session.connection.execute(_FORGET, {"ino": stat.ino})
+    if stat.revision is not None:
+        _release_unused(session, stat.revision)

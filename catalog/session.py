@@ -1,4 +1,4 @@
-"""One writing transaction: its connection, and what it has changed so far.
+"""One writing transaction: its connection, and what its mutations have changed so far.
 
 Owns: inode and change numbers while the transaction runs. Used by: writer, and every mutation. Threading: the writer's thread.
 """
@@ -6,29 +6,24 @@ Owns: inode and change numbers while the transaction runs. Used by: writer, and 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from archivia_fs.types import Change, ChangeKind, Effects, InodeNo, Stat
 from catalog.models import archive, changes
 from catalog.rows import stats_of
 
+LOG_KEPT = 100_000  # changes; who has slept longer drops all that was cached
+TRIM_EVERY = 1_000  # changes
+
 _NUMBERS = select(archive.c.next_ino, archive.c.next_seq)
 _SET_NUMBERS = update(archive).values(next_ino=bindparam("ino"), next_seq=bindparam("seq"))
-_INSERT = insert(changes)
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A point to measure the effects from, or to go back to."""
-
-    changes: int
-    ino: int
+_LOG = insert(changes)
+_TRIM = delete(changes).where(changes.c.seq <= bindparam("last"))
 
 
 class Session:
-    """What mutations work on."""
+    """What mutations work on. The writer calls `begin` before each, and `abandon` when its savepoint is rolled back."""
 
     def __init__(self, connection: Connection, origin: str) -> None:
         self.connection = connection
@@ -36,25 +31,21 @@ class Session:
         self._origin = origin
         ino, seq = connection.execute(_NUMBERS).one()
         self._next_ino = self._first_ino = int(ino)
-        self._first_seq = int(seq)
+        self.first_seq = int(seq)
         self._changes: list[Change] = []
-        self._touched: set[InodeNo] = set()  # since the last mark
-        self._touched_before: set[InodeNo] = set()
+        self._fresh: dict[InodeNo, Stat] = {}  # rows read after their last change
+        self._stale: set[InodeNo] = set()
+        self._touched: set[InodeNo] = set()  # by the mutation that runs
+        self._mark = (0, self._next_ino)
 
     def new_ino(self) -> InodeNo:
         """A number that no inode ever had."""
         self._next_ino += 1
         return InodeNo(self._next_ino - 1)
 
-    def change(
-        self,
-        kind: ChangeKind,
-        ino: InodeNo,
-        parent: InodeNo | None = None,
-        name: str | None = None,
-    ) -> None:
+    def change(self, kind: ChangeKind, ino: InodeNo, parent: InodeNo | None = None, name: str | None = None) -> None:
         """Note a change; inode and parent are among the effects."""
-        seq = self._first_seq + len(self._changes)
+        seq = self.first_seq + len(self._changes)
         self._changes.append(Change(seq, self._origin, kind, ino, parent, name))
         self.touch(ino)
         if parent is not None:
@@ -63,50 +54,49 @@ class Session:
     def touch(self, ino: InodeNo) -> None:
         """The inode's row has changed."""
         self._touched.add(ino)
+        self._stale.add(ino)
+        self._fresh.pop(ino, None)
 
-    def mark(self) -> Mark:
-        """Begin a mutation."""
-        self._touched_before |= self._touched
-        self._touched = set()
-        return Mark(len(self._changes), self._next_ino)
-
-    def back_to(self, mark: Mark) -> None:
-        """Forget what came after the mark: its savepoint is rolled back."""
-        del self._changes[mark.changes :]
-        self._next_ino = mark.ino
+    def begin(self) -> None:
+        """A mutation starts here."""
+        self._mark = (len(self._changes), self._next_ino)
         self._touched = set()
 
-    def effects(self, mark: Mark) -> Effects:
-        """What was done since the mark."""
-        return Effects(
-            tuple(self._changes[mark.changes :]),
-            tuple(stats_of(self.connection, self._touched)),
-        )
+    def abandon(self) -> None:
+        """The mutation failed: its rows are rolled back, its numbers given to the next."""
+        count, self._next_ino = self._mark
+        del self._changes[count:]
 
-    def finish(self) -> list[Change]:
-        """Write the numbers and the log."""
+    def effects(self) -> Effects:
+        """What the mutation has done."""
+        self._refresh(self._touched)
+        stats = tuple(self._fresh[ino] for ino in self._touched if ino in self._fresh)
+        return Effects(tuple(self._changes[self._mark[0] :]), stats)
+
+    def finish(self) -> Effects:
+        """Write the numbers and the log; all that the transaction does."""
+        seq = self.first_seq + len(self._changes)
         if self._changes or self._next_ino != self._first_ino:
-            self.connection.execute(
-                _SET_NUMBERS,
-                {"ino": self._next_ino, "seq": self._first_seq + len(self._changes)},
-            )
+            self.connection.execute(_SET_NUMBERS, {"ino": self._next_ino, "seq": seq})
         if self._changes:
-            self.connection.execute(
-                _INSERT,
-                [
-                    {
-                        "seq": c.seq,
-                        "origin": c.origin,
-                        "kind": c.kind.value,
-                        "ino": c.ino,
-                        "parent": c.parent,
-                        "name": c.name,
-                    }
-                    for c in self._changes
-                ],
-            )
-        return self._changes
+            rows = [
+                {
+                    "seq": c.seq,
+                    "origin": c.origin,
+                    "kind": c.kind.value,
+                    "ino": c.ino,
+                    "parent": c.parent,
+                    "name": c.name,
+                }
+                for c in self._changes
+            ]
+            self.connection.execute(_LOG, rows)
+            if seq // TRIM_EVERY != self.first_seq // TRIM_EVERY and seq > LOG_KEPT:
+                self.connection.execute(_TRIM, {"last": seq - LOG_KEPT})
+            self._refresh(self._stale)
+        return Effects(tuple(self._changes), tuple(self._fresh.values()))
 
-    def touched_stats(self) -> list[Stat]:
-        """All inodes of the transaction as they are now."""
-        return stats_of(self.connection, self._touched_before | self._touched)
+    def _refresh(self, inos: set[InodeNo]) -> None:
+        wanted = inos & self._stale
+        self._stale -= wanted
+        self._fresh.update((stat.ino, stat) for stat in stats_of(self.connection, wanted))

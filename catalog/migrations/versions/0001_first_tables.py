@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("uuid", sa.String(length=32), nullable=False),
         sa.Column("next_ino", sa.BigInteger(), nullable=False),
         sa.Column("next_seq", sa.BigInteger(), nullable=False),
+        sa.Column("written_by", sa.String(length=64), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
@@ -58,6 +59,7 @@ def upgrade() -> None:
         sa.Column("released_ns", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
+    op.create_index("revisions_by_object", "revisions", ["object_key"], unique=False)
     op.create_table(
         "uploads",
         sa.Column("id", sa.String(length=1024), nullable=False),
@@ -97,6 +99,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("ino"),
     )
     op.create_index("inodes_by_revision", "inodes", ["revision"], unique=False)
+    nameless = sa.text("nlink = 0")
+    op.create_index("inodes_without_name", "inodes", ["ino"], sqlite_where=nameless, postgresql_where=nameless)
     op.create_table(
         "revision_parts",
         sa.Column("revision", sa.String(length=64), nullable=False),
@@ -162,8 +166,10 @@ def upgrade() -> None:
 
 def _first_rows() -> None:
     now = time.time_ns()
-    archive = sa.table("archive", *(sa.column(name) for name in ("id", "uuid", "next_ino", "next_seq")))
-    op.bulk_insert(archive, [{"id": 1, "uuid": uuid.uuid4().hex, "next_ino": 16, "next_seq": 1}])
+    columns = ("id", "uuid", "next_ino", "next_seq", "written_by")
+    archive = sa.table("archive", *(sa.column(name) for name in columns))
+    row = {"id": 1, "uuid": uuid.uuid4().hex, "next_ino": 16, "next_seq": 1, "written_by": ""}
+    op.bulk_insert(archive, [row])
     fields = (
         "ino",
         "mode",

@@ -1,0 +1,80 @@
+"""RFC 4918 locks, shared by all gateways. An expired lock is no lock, whether or not it is swept already.
+
+Owns: the table of locks; who conflicts with whom is the door's business. Used by: catalog. Threading: functions on a
+Connection anywhere, those on a Session on the writer's thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+
+from archivia_fs.errors import Exists, NotFound
+from archivia_fs.types import Lock
+from catalog.models import locks
+from catalog.session import Session
+
+_ALIVE = select(locks).where(locks.c.expires_ns.is_(None) | (locks.c.expires_ns > bindparam("now")))
+_ONE = _ALIVE.where(locks.c.token == bindparam("token"))
+_ADD = insert(locks)
+_SWEEP = delete(locks).where(locks.c.expires_ns <= bindparam("now"))
+_DROP = delete(locks).where(locks.c.token == bindparam("token"))
+_REFRESH = (
+    update(locks)
+    .where(locks.c.token == bindparam("b_token"))
+    .values(timeout_s=bindparam("timeout"), expires_ns=bindparam("expires"))
+)
+
+
+def _lock(row: Row[Any]) -> Lock:
+    return Lock(
+        row.token, row.path, row.user, row.owner, bool(row.exclusive), row.depth, row.timeout_s, row.expires_ns
+    )  # fmt: skip
+
+
+def everything(connection: Connection) -> Sequence[Lock]:
+    """All that have not expired."""
+    return [_lock(row) for row in connection.execute(_ALIVE, {"now": time.time_ns()})]
+
+
+def get(connection: Connection, token: str) -> Lock | None:
+    """None if there is none, or it has expired."""
+    row = connection.execute(_ONE, {"token": token, "now": time.time_ns()}).first()
+    return None if row is None else _lock(row)
+
+
+def add(session: Session, lock: Lock) -> None:
+    """Sweeps the expired ones. Raises Exists for a token that is in use."""
+    session.connection.execute(_SWEEP, {"now": session.now})
+    if get(session.connection, lock.token) is not None:
+        raise Exists("There is a lock with that token.")
+    session.connection.execute(
+        _ADD,
+        {
+            "token": lock.token,
+            "path": lock.path,
+            "user": lock.user,
+            "owner": lock.owner,
+            "exclusive": int(lock.exclusive),
+            "depth": lock.depth,
+            "timeout_s": lock.timeout_s,
+            "expires_ns": lock.expires_ns,
+        },
+    )
+
+
+def refresh(session: Session, token: str, timeout_s: int, expires_ns: int | None) -> Lock:
+    """Raises NotFound, also for a lock that has expired."""
+    if get(session.connection, token) is None:
+        raise NotFound("There is no such lock; it may have expired.")
+    session.connection.execute(_REFRESH, {"b_token": token, "timeout": timeout_s, "expires": expires_ns})
+    row = session.connection.execute(select(locks).where(locks.c.token == token)).one()
+    return _lock(row)
+
+
+def remove(session: Session, token: str) -> None:
+    """Nothing happens if it is gone."""
+    session.connection.execute(_DROP, {"token": token})

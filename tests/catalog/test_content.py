@@ -1,0 +1,273 @@
+"""Bytes, properties, the upload journal, users, collections and locks."""
+
+from __future__ import annotations
+
+import dataclasses
+import stat
+import time
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from archivia_fs.errors import Exists, InvalidArgument, IsADirectory, NoAttribute, NotFound
+from archivia_fs.types import (
+    DOCUMENTS_INODE,
+    ChangeKind,
+    Collection,
+    InodeNo,
+    Lock,
+    ObjectKey,
+    Part,
+    RevisionId,
+    Right,
+    SetAttr,
+    UploadId,
+    User,
+)
+from catalog.catalog import Catalog, Counts, NewInode
+from tests.catalog.helpers import DIR, FILE, D, Heard, complete, file, folder, revision, rows
+
+
+def released(url: str) -> dict[str, bool]:
+    """Which revisions gc may take."""
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        found = {
+            row[0]: row[1] is not None for row in connection.execute(text("SELECT id, released_ns FROM revisions"))
+        }
+    engine.dispose()
+    return found
+
+
+def test_commit_a_revision(catalog: Catalog) -> None:
+    f = file(catalog, "f")
+    catalog.setattr(f, SetAttr(mode=0o6755))
+    catalog.begin_upload(UploadId("u"), ObjectKey("k"), "/Documents/f")
+    before = rows(catalog)
+    new = dataclasses.replace(
+        revision("r", 5 << 40), stored=1 << 40, parts=tuple(Part(n, 9, f"e{n}", n) for n in (1, 2, 3))
+    )
+    effects = catalog.commit_revision(f, new, mtime_ns=42, finish_upload=UploadId("u"))
+    complete(catalog, effects, before)
+    after = effects.stat(f)
+    assert (after.revision, after.size, after.mtime_ns, after.mode) == ("r", 5 << 40, 42, 0o100755)
+    assert after.ctime_ns > before[f].ctime_ns  # type: ignore[attr-defined]
+    assert [c.kind for c in effects.changes] == [ChangeKind.DATA]
+    assert catalog.revision(RevisionId("r")) == new
+    assert catalog.uploads() == []
+
+
+def test_a_replaced_revision_is_released(catalog: Catalog, url: str) -> None:
+    f = file(catalog, "f")
+    catalog.commit_revision(f, revision("r1"), mtime_ns=None)
+    started = time.time_ns()
+    after = catalog.commit_revision(f, revision("r2", 7), mtime_ns=None).stat(f)
+    assert (after.size, started < after.mtime_ns == after.ctime_ns) == (7, True)
+    assert released(url) == {"r1": True, "r2": False}
+    assert catalog.commit_revision(f, None, mtime_ns=None).stat(f).revision is None
+    assert catalog.stat(f).size == 0
+    assert released(url) == {"r1": True, "r2": True}
+    catalog.commit_revision(f, catalog.revision(RevisionId("r1")), mtime_ns=None)
+    assert released(url) == {"r1": False, "r2": True}
+
+
+def test_a_shared_revision_is_released_with_its_last_user(catalog: Catalog, url: str) -> None:
+    f = file(catalog, "f")
+    catalog.commit_revision(f, revision("r"), mtime_ns=None)
+    copy = catalog.copy_tree(f, D, "copy", FILE, recursive=True).changes[0].ino
+    catalog.commit_revision(f, None, mtime_ns=None)
+    assert released(url) == {"r": False}
+    catalog.unlink(D, "copy")
+    assert released(url) == {"r": False}  # somebody may have it open
+    catalog.forget([copy])
+    assert released(url) == {"r": True}
+
+
+def test_an_unlinked_file_can_still_be_written(catalog: Catalog, url: str) -> None:
+    f = file(catalog, "f")
+    catalog.unlink(D, "f")
+    assert catalog.commit_revision(f, revision("r"), mtime_ns=None).stat(f).revision == "r"
+    catalog.forget([f])
+    assert released(url) == {"r": True}
+    with pytest.raises(NotFound):
+        catalog.commit_revision(f, revision("r3"), mtime_ns=None)
+    with pytest.raises(NotFound):
+        catalog.revision(RevisionId("r3"))
+
+
+def test_orphans_are_forgotten_after_an_hour(catalog: Catalog, url: str) -> None:
+    old, new = file(catalog, "old"), file(catalog, "new")
+    catalog.unlink(D, "old")
+    catalog.unlink(D, "new")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE inodes SET ctime_ns = ctime_ns - 3601000000000 WHERE ino = :i"), {"i": old})
+    engine.dispose()
+    assert catalog.forget_orphans() == 1
+    assert catalog.forget_orphans() == 0
+    assert catalog.stat(new).nlink == 0
+    with pytest.raises(NotFound):
+        catalog.stat(old)
+
+
+def test_put_creates_and_replaces(catalog: Catalog, url: str) -> None:
+    before = rows(catalog)
+    effects = catalog.put_file(D, "f", revision("r1"), FILE, mtime_ns=5)
+    complete(catalog, effects, before)
+    f = effects.changes[0].ino
+    assert [c.kind for c in effects.changes] == [ChangeKind.ENTRY_ADDED, ChangeKind.DATA]
+    assert (effects.stat(f).revision, effects.stat(f).mtime_ns) == ("r1", 5)
+    catalog.link(f, D, "g")
+    effects = catalog.put_file(D, "f", revision("r2"), FILE, mtime_ns=None)
+    assert [(c.kind, c.ino) for c in effects.changes] == [(ChangeKind.DATA, f)]
+    assert catalog.lookup(D, "g").stat.revision == "r2"
+    catalog.put_file(D, "empty", None, FILE, mtime_ns=None)
+    assert catalog.lookup(D, "empty").stat.size == 0
+    assert released(url) == {"r1": True, "r2": False}
+
+
+def test_put_refuses(catalog: Catalog) -> None:
+    folder(catalog, "d")
+    f = file(catalog, "f")
+    catalog.make(D, "l", NewInode(stat.S_IFLNK | 0o777, 0, 0, symlink="f"))
+    for name, exclusive, error in (("d", False, IsADirectory), ("f", True, Exists), ("l", False, InvalidArgument)):
+        with pytest.raises(error):
+            catalog.put_file(D, name, revision("r"), FILE, mtime_ns=None, exclusive=exclusive)
+    with pytest.raises(NotFound):
+        catalog.put_file(InodeNo(9999), "x", revision("r"), FILE, mtime_ns=None)
+    with pytest.raises(InvalidArgument):
+        catalog.commit_revision(D, revision("r"), mtime_ns=None)
+    assert catalog.stat(f).revision is None
+    with pytest.raises(NotFound):
+        catalog.revision(RevisionId("r"))
+
+
+def test_properties(catalog: Catalog) -> None:
+    f = file(catalog, "f")
+    before = rows(catalog)
+    effects = catalog.set_properties(f, {"user.a": b"1", "{http://ns}b": b"\x00", "none": None})
+    complete(catalog, effects, before)
+    assert [c.kind for c in effects.changes] == [ChangeKind.PROPERTIES]
+    assert catalog.properties(f) == {"user.a": b"1", "{http://ns}b": b"\x00"}
+    catalog.set_properties(f, {"user.a": b"2"})
+    catalog.set_properties(f, {"{http://ns}b": None})
+    assert catalog.properties(f) == {"user.a": b"2"}
+    with pytest.raises(NoAttribute):
+        catalog.set_properties(f, {"{http://ns}b": None})
+    with pytest.raises(NotFound):
+        catalog.set_properties(InodeNo(9999), {"user.a": b"2"})
+    catalog.unlink(D, "f")
+    catalog.forget([f])
+    assert catalog.properties(f) == {}
+
+
+def test_the_journal_of_uploads(catalog: Catalog) -> None:
+    catalog.begin_upload(UploadId("u1"), ObjectKey("k1"), "/Documents/a/b.dng")
+    catalog.begin_upload(UploadId("u2"), ObjectKey("k2"), "import")
+    catalog.record_part(UploadId("u1"), Part(2, 20, "e2", 2))
+    catalog.record_part(UploadId("u1"), Part(1, 10, "e1", 0xFFFFFFFF))
+    catalog.record_part(UploadId("u1"), Part(2, 21, "again", 3))
+    first, second = catalog.uploads()
+    assert (first.upload_id, first.key, first.origin, first.target) == (
+        "u1",
+        "k1",
+        catalog.origin,
+        "/Documents/a/b.dng",
+    )
+    assert first.parts == (Part(1, 10, "e1", 0xFFFFFFFF), Part(2, 21, "again", 3))
+    assert (second.upload_id, second.parts) == ("u2", ())
+    catalog.drop_upload(UploadId("u1"))
+    catalog.drop_upload(UploadId("u1"))
+    assert [record.upload_id for record in catalog.uploads()] == ["u2"]
+    with pytest.raises(NotFound):
+        catalog.record_part(UploadId("u1"), Part(3, 1, "e", 1))
+
+
+def test_users(catalog: Catalog) -> None:
+    heard = Heard(catalog)
+    catalog.add_user("zoe", "hash1")
+    catalog.add_user("admin", "hash2", admin=True)
+    assert catalog.users() == [User("admin", True, False), User("zoe", False, False)]
+    assert (catalog.password_hash("zoe"), catalog.password_hash("nobody")) == ("hash1", None)
+    catalog.set_password("zoe", "hash3")
+    assert catalog.password_hash("zoe") == "hash3"
+    catalog.set_disabled("zoe", True)
+    assert catalog.password_hash("zoe") is None
+    catalog.set_disabled("zoe", False)
+    assert catalog.password_hash("zoe") == "hash3"
+    with pytest.raises(Exists):
+        catalog.add_user("zoe", "x")
+    with pytest.raises(NotFound):
+        catalog.set_password("nobody", "x")
+    with pytest.raises(NotFound):
+        catalog.set_disabled("nobody", True)
+    assert [c.kind for c in heard.changes] == [ChangeKind.ACCESS] * 5
+
+
+def test_collections(catalog: Catalog) -> None:
+    catalog.add_user("a", "x")
+    catalog.add_user("b", "x")
+    effects = catalog.add_collection("archive", "a", DIR)
+    ino = effects.changes[0].ino
+    assert [c.kind for c in effects.changes] == [ChangeKind.ENTRY_ADDED, ChangeKind.ACCESS]
+    assert effects.stat(DOCUMENTS_INODE).nlink == 3
+    catalog.grant("archive", "b", Right.READ)
+    catalog.grant("archive", "b", Right.WRITE)
+    assert catalog.collections() == [Collection(ino, "archive", "a", (("b", Right.WRITE),))]
+    catalog.revoke("archive", "b")
+    assert catalog.collections() == [Collection(ino, "archive", "a", ())]
+    folder(catalog, "no collection")
+    with pytest.raises(Exists):
+        catalog.add_collection("archive", "a", DIR)
+    for collection, user in (("archive", "nobody"), ("none", "a"), ("no collection", "a")):
+        with pytest.raises(NotFound):
+            catalog.grant(collection, user, Right.READ)
+    with pytest.raises(NotFound):
+        catalog.add_collection("other", "nobody", DIR)
+    catalog.rename(D, "archive", D, "renamed")
+    assert [each.name for each in catalog.collections()] == ["renamed"]
+
+
+def test_a_removed_collection_takes_its_grants_along(catalog: Catalog) -> None:
+    catalog.add_user("a", "x")
+    catalog.add_collection("archive", "a", DIR)
+    catalog.grant("archive", "a", Right.READ)
+    effects = catalog.rmdir(D, "archive")
+    assert ChangeKind.ACCESS in [c.kind for c in effects.changes]
+    assert catalog.collections() == []
+    catalog.add_collection("archive", "a", DIR)
+    assert [each.grants for each in catalog.collections()] == [()]
+
+
+def test_locks(catalog: Catalog) -> None:
+    never = Lock("t1", "/Documents/ä", "a", "<owner/>", True, -1, 600, None)
+    later = dataclasses.replace(never, token="t2", exclusive=False, depth=0, expires_ns=time.time_ns() + 10**12)
+    expired = dataclasses.replace(never, token="t3", expires_ns=time.time_ns() - 1)
+    for lock in (never, later, expired):
+        catalog.add_lock(lock)
+    assert {lock.token: lock for lock in catalog.locks()} == {"t1": never, "t2": later}
+    assert (catalog.lock("t2"), catalog.lock("t3"), catalog.lock("t4")) == (later, None, None)
+    refreshed = catalog.refresh_lock("t2", 99, None)
+    assert refreshed == dataclasses.replace(later, timeout_s=99, expires_ns=None) == catalog.lock("t2")
+    for token in ("t3", "t4"):
+        with pytest.raises(NotFound):
+            catalog.refresh_lock(token, 99, None)
+    with pytest.raises(Exists):
+        catalog.add_lock(never)
+    catalog.add_lock(dataclasses.replace(expired, expires_ns=None))
+    catalog.remove_lock("t1")
+    catalog.remove_lock("t1")
+    assert sorted(lock.token for lock in catalog.locks()) == ["t2", "t3"]
+
+
+def test_counts_and_statfs(catalog: Catalog) -> None:
+    f = file(catalog, "f")
+    catalog.link(f, D, "f2")
+    catalog.commit_revision(f, revision("r", 100, sha256=None), mtime_ns=None)
+    catalog.copy_tree(f, D, "copy", FILE, recursive=True)
+    catalog.begin_upload(UploadId("u"), ObjectKey("k"), "x")
+    assert catalog.counts() == Counts(files=2, directories=2, bytes=200, uploads=1, checksums_pending=1)
+    assert catalog.statfs() == (100, 4)
+    file(catalog, "g")
+    assert catalog.statfs() == (100, 4)  # remembered
+    assert catalog.counts().files == 3
