@@ -1,0 +1,165 @@
+"""`python -m tests.bench [--size 1GiB] [--only NAME,…] [--rows NAME,…] [--rounds N] [--quick] [--streams] [--json FILE]`.
+
+Owns: one run. Names: ours, rclone, juicefs, s3fs, direct, each optionally with -fuse or -webdav.
+Exit code 1 when a row of ours failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from tests.bench.contenders import CONTENDERS
+from tests.bench.doors import Contender, Place, Unavailable, s3_client
+from tests.bench.processes import BenchError, drop_caches
+from tests.bench.rows import SMALL_BYTES, Measure, Workload, measure, rows
+from tests.bench.streams import eight_streams
+from tests.bench.table import Results, Sample, machine, show
+from tests.s3_servers import S3Server, seaweedfs
+
+_CHUNK = 4 << 20
+_MIN_RATE = 4 << 20  # bytes per second; slower than this on loopback is hanging
+console = Console(width=None if sys.stdout.isatty() else 160)
+
+
+def main() -> int:
+    """One run; the exit code."""
+    arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that mounts and servers end
+    chosen = [each for each in CONTENDERS if _is_chosen(each, arguments.only)]
+    versions, absent = _versions(chosen)
+    present = [each for each in chosen if each not in absent]
+    results = Results([])
+    with contextlib.ExitStack() as stack:
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="archivia-bench-", dir=arguments.dir)))
+        workload = _workload(work, arguments.size)
+        server = stack.enter_context(seaweedfs(work / "s3"))
+        header = f"{machine()}; {', '.join(versions)}; {arguments.rounds} round(s); data in {work.parent}"
+        if not drop_caches():
+            header += "; NOT ROOT: the kernel's caches stay warm"
+        console.print(header, highlight=False)
+        for number in range(arguments.rounds):
+            # each round begins with another one, so that no one always follows the same neighbour
+            first = number % max(1, len(present))
+            for kind in present[first:] + present[:first]:
+                results.samples += _turn(kind, number, work, server, workload, arguments.rows)
+        show(console, results, chosen, rows(workload), absent)
+        if arguments.streams:
+            with _place(work, server, 8 * 2 * workload.size) as place:
+                console.print(
+                    f"ours, eight streams: {eight_streams(place, workload.big, console.print)}", highlight=False
+                )
+        if arguments.json:
+            arguments.json.write_text(json.dumps(results.as_json(header), indent=1))
+    return 1 if any(each.contender == "ours" and each.measure.failed for each in results.samples) else 0
+
+
+def _turn(
+    kind: type[Contender], number: int, work: Path, server: S3Server, workload: Workload, wanted: frozenset[str]
+) -> list[Sample]:
+    """One contender, from an empty bucket to a deleted one."""
+    samples = []
+    with _place(work, server, workload.size) as place:
+        contender = kind(place)
+        try:
+            for found in measure(contender, workload, wanted):
+                samples.append(Sample(kind.name, kind.door, number, found))
+                value = found.note or (f"{found.peak / 2**20:.0f} MiB" if found.peak else f"{found.seconds:.3f} s")
+                console.print(f"  {kind.name:8} {kind.door:7} {found.row:13} {value}", highlight=False)
+        except BenchError as error:  # it does not even start
+            samples.append(Sample(kind.name, kind.door, number, Measure("write", note=str(error), failed=True)))
+            console.print(f"  {kind.name:8} {kind.door:7} {error}", highlight=False)
+        finally:
+            contender.stop()
+    return samples
+
+
+@contextlib.contextmanager
+def _place(work: Path, server: S3Server, size: int) -> Iterator[Place]:
+    """A new bucket and an empty directory; deleting the bucket also frees SeaweedFS's volumes at once."""
+    directory = Path(tempfile.mkdtemp(prefix="turn-", dir=work))
+    own = replace(server, bucket=directory.name.replace("_", "-").lower())
+    with contextlib.closing(s3_client(server)) as client:
+        client.create_bucket(Bucket=own.bucket)
+        client.put_object(Bucket=own.bucket, Key="ready", Body=b"?")  # the first write grows the volumes
+        client.delete_object(Bucket=own.bucket, Key="ready")
+        try:
+            yield Place(own, directory, seconds=60 + size / _MIN_RATE)
+        finally:
+            client.delete_bucket(Bucket=own.bucket)
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _workload(work: Path, size: int) -> Workload:
+    big = work / "big.dng"
+    with big.open("wb") as file:
+        for start in range(0, size, _CHUNK):
+            file.write(os.urandom(min(_CHUNK, size - start)))
+    workload = Workload(big, work / "small", size)
+    workload.small.mkdir()
+    for number in range(workload.small_files):
+        (workload.small / f"page-{number:03}.dng").write_bytes(os.urandom(SMALL_BYTES))
+    return workload
+
+
+def _versions(chosen: Sequence[type[Contender]]) -> tuple[list[str], dict[type[Contender], str]]:
+    versions: dict[str, None] = {}
+    absent: dict[type[Contender], str] = {}
+    for each in chosen:
+        try:
+            versions[each.version()] = None
+        except Unavailable as error:
+            absent[each] = str(error)
+    return list(versions), absent
+
+
+def _is_chosen(kind: type[Contender], only: Sequence[str]) -> bool:
+    return not only or kind.name in only or f"{kind.name}-{kind.door.lower()}" in only
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--size", type=_size, default=1 << 30, help="of the big file, such as 256MiB (default: 1GiB)")
+    parser.add_argument(
+        "--only", type=_names, default=[], help="contenders: ours, rclone-webdav, juicefs-fuse, direct, …"
+    )
+    parser.add_argument(
+        "--rows", type=lambda text: frozenset(_names(text)), default=frozenset(), help="such as write,read"
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_const", const=1, dest="rounds", help="one round")
+    parser.add_argument(
+        "--streams", action="store_true", help="also eight streams at once through ours, with its memory"
+    )
+    parser.add_argument(
+        "--dir", type=Path, help="where data and the S3 server live (default: the system's temporary directory)"
+    )
+    parser.add_argument("--json", type=Path, help="also write every sample there")
+    return parser.parse_args()
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _size(text: str) -> int:
+    found = re.fullmatch(r"(\d+)\s*([KMG]i?)?B?", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 1GiB")
+    return int(found[1]) << {None: 0, "K": 10, "M": 20, "G": 30}[(found[2] or "")[:1] or None]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""Small clients that run in a process of their own, so that a hanging mount can be given up.
+
+`python -m tests.bench.probe NAME ARGUMENT…` prints the seconds of its own work, without the start of Python.
+Used by: doors. Every answer is compared with the source: a wrong byte is a failure, not a time.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import random
+import sys
+import time
+import urllib.parse
+from collections.abc import Callable
+from pathlib import Path
+
+READ_BYTES = 128 * 1024  # what the kernel asks of a FUSE mount at once
+SEED = 20240229
+_TIMEOUT = 60.0
+
+
+def offsets(size: int, count: int) -> list[int]:
+    """The same places for everyone, aligned to 4 KiB."""
+    chosen = random.Random(SEED)
+    return [chosen.randrange((size - READ_BYTES) // 4096) * 4096 for _ in range(count)]
+
+
+def random_file(path: str, source: str, count: str) -> float:
+    """pread(2) of READ_BYTES at each offset."""
+    places = offsets(Path(source).stat().st_size, int(count))
+    start = time.perf_counter()
+    file = os.open(path, os.O_RDONLY)
+    got = [os.pread(file, READ_BYTES, offset) for offset in places]
+    os.close(file)
+    seconds = time.perf_counter() - start
+    _compare(source, places, got)
+    return seconds
+
+
+def random_http(url: str, source: str, count: str) -> float:
+    """GET with Range over one kept-alive connection; `BENCH_AUTHORIZATION` may hold the header's value."""
+    places = offsets(Path(source).stat().st_size, int(count))
+    parts = urllib.parse.urlsplit(url)
+    target = parts.path + (f"?{parts.query}" if parts.query else "")
+    connection = http.client.HTTPConnection(parts.netloc, timeout=_TIMEOUT)
+    start = time.perf_counter()
+    got = []
+    for offset in places:
+        headers = {"Range": f"bytes={offset}-{offset + READ_BYTES - 1}", **_authorization()}
+        connection.request("GET", target, headers=headers)
+        answer = connection.getresponse()
+        got.append(answer.read())
+        if answer.status != 206:
+            raise SystemExit(f"GET with Range answered {answer.status}")
+    connection.close()
+    seconds = time.perf_counter() - start
+    _compare(source, places, got)
+    return seconds
+
+
+def propfind(url: str, count: str) -> float:
+    """PROPFIND with Depth 1 (RFC 4918) of a collection with `count` members."""
+    parts = urllib.parse.urlsplit(url)
+    start = time.perf_counter()
+    connection = http.client.HTTPConnection(parts.netloc, timeout=_TIMEOUT)
+    connection.request("PROPFIND", parts.path, headers={"Depth": "1", **_authorization()})
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    seconds = time.perf_counter() - start
+    found = body.count(b"response>") // 2
+    if answer.status != 207 or found != int(count) + 1:
+        raise SystemExit(f"PROPFIND answered {answer.status} with {found} responses")
+    return seconds
+
+
+def create(directory: str, count: str) -> float:
+    """Make a directory of `count` empty files."""
+    start = time.perf_counter()
+    folder = Path(directory)
+    folder.mkdir()
+    for number in range(int(count)):
+        os.close(os.open(folder / f"page-{number:05}.dng", os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o644))
+    return time.perf_counter() - start
+
+
+def upload(endpoint: str, bucket: str, key: str, source: str) -> float:
+    """boto3's upload_file with its default TransferConfig; keys from the AWS_ environment."""
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
+    start = time.perf_counter()
+    client.upload_file(source, bucket, key)
+    return time.perf_counter() - start
+
+
+def _authorization() -> dict[str, str]:
+    value = os.environ.get("BENCH_AUTHORIZATION")
+    return {"Authorization": value} if value else {}
+
+
+def _compare(source: str, places: list[int], got: list[bytes]) -> None:
+    with Path(source).open("rb") as file:
+        for offset, data in zip(places, got, strict=True):
+            file.seek(offset)
+            if file.read(READ_BYTES) != data:
+                raise SystemExit(f"wrong bytes at {offset}")
+
+
+_PROBES: dict[str, Callable[..., float]] = {
+    each.__name__: each for each in (random_file, random_http, propfind, create, upload)
+}
+
+if __name__ == "__main__":
+    print(json.dumps(_PROBES[sys.argv[1]](*sys.argv[2:])))

@@ -1,0 +1,188 @@
+"""What is measured, row by row, the same for every contender.
+
+Owns: the order of work and what is cold when. Used by: __main__. Before every cold row the contender is stopped, its local
+caches are deleted, the kernel's caches are dropped, and it is started again.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.doors import Contender
+from tests.bench.processes import BenchError, drop_caches
+
+BIG = "big.dng"
+SMALL_BYTES = 100 * 1000
+MANY = "many"
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The data: `big` is one incompressible file, `small` a folder of files; both on a warm local disk."""
+
+    big: Path
+    small: Path
+    size: int
+    random_reads: int = 200
+    small_files: int = 500
+    many_files: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One number: `seconds`, or for memory `peak` bytes. `moved`: bytes that crossed the door. `note`: a surprise."""
+
+    row: str
+    seconds: float = 0.0
+    moved: int = 0
+    cpu: float = 0.0  # seconds of CPU in the contender's processes
+    peak: int = 0
+    note: str = ""
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the table. `limited`: plain S3 has a comparable number."""
+
+    name: str
+    title: str
+    limited: bool = False
+
+
+def rows(workload: Workload) -> list[Row]:
+    """All rows in order, with titles for the tables."""
+    size, small, many = mib(workload.size), workload.small_files, workload.many_files
+    return [
+        Row("write", f"write {size}", limited=True),
+        Row("stored", f"write {size} until stored", limited=True),
+        Row("read", f"read {size} cold", limited=True),
+        Row("random", f"{workload.random_reads} random 128 KiB reads cold", limited=True),
+        Row("small", f"{small} files of 100 KB in (rsync; curl)"),
+        Row("small-stored", f"{small} files of 100 KB until stored"),
+        Row("again", "the same rsync again"),
+        Row("list", f"list {many:,} files cold (ls -l; PROPFIND)"),
+        Row("rename", f"rename the {size} file"),
+        Row("memory", "peak RSS"),
+    ]
+
+
+def mib(size: int) -> str:
+    """A size for a title."""
+    return f"{size >> 30} GiB" if size % (1 << 30) == 0 else f"{size / (1 << 20):.0f} MiB"
+
+
+def measure(contender: Contender, workload: Workload, wanted: frozenset[str]) -> Iterator[Measure]:
+    """Run the rows named in `wanted` (empty: all); a row that fails yields a note and the next one goes on."""
+
+    def wants(*names: str) -> bool:
+        return not wanted or not wanted.isdisjoint(names)
+
+    contender.prepare()
+    contender.start()
+    served = contender.door != "S3"
+    steps: list[tuple[str, Callable[[], list[Measure]]]] = []
+    if wants("write", "stored", "read", "random", "rename"):
+        steps.append(("write", lambda: _write(contender, workload)))
+    if wants("read"):
+        steps.append(("read", lambda: _read(contender, workload)))
+    if wants("random"):
+        steps.append(("random", lambda: _random(contender, workload)))
+    if wants("small", "again") and served:
+        steps.append(("small", lambda: _small(contender, workload)))
+    if wants("list") and served:
+        steps.append(("list", lambda: _list(contender, workload)))
+    if wants("rename") and served:
+        steps.append(("rename", lambda: _rename(contender)))
+    for name, step in steps:
+        try:
+            yield from step()
+        except BenchError as error:
+            yield Measure(name, note=str(error), failed=True)
+            reopen(contender)
+    if served:
+        yield Measure("memory", peak=contender.peak_bytes())
+
+
+def reopen(contender: Contender) -> None:
+    """Cold: nothing of the file is in the contender or the kernel."""
+    contender.stop()
+    drop_caches()
+    contender.start()
+
+
+def _write(contender: Contender, workload: Workload) -> list[Measure]:
+    _warm(workload.big)
+    start, cpu = time.perf_counter(), contender.cpu_seconds()
+    seconds = contender.write(workload.big, BIG)
+    closed_cpu = contender.cpu_seconds() - cpu
+    contender.wait_stored()
+    waited = time.perf_counter() - start
+    moved = workload.size
+    # the client's own start is in `waited` and not in `seconds`: only a real wait makes them differ
+    stored = waited if waited - seconds > 1 else seconds
+    stored_cpu = contender.cpu_seconds() - cpu
+    return [
+        Measure("write", seconds, moved, cpu=closed_cpu),
+        Measure("stored", stored, moved, cpu=stored_cpu),
+    ]
+
+
+def _read(contender: Contender, workload: Workload) -> list[Measure]:
+    reopen(contender)
+    cpu = contender.cpu_seconds()
+    seconds = contender.read(BIG, workload.size)
+    return [Measure("read", seconds, workload.size, cpu=contender.cpu_seconds() - cpu)]
+
+
+def _random(contender: Contender, workload: Workload) -> list[Measure]:
+    reopen(contender)
+    cpu = contender.cpu_seconds()
+    seconds = contender.read_random(BIG, workload.big, workload.random_reads)
+    moved = workload.random_reads * 128 * 1024
+    return [Measure("random", seconds, moved, cpu=contender.cpu_seconds() - cpu)]
+
+
+def _small(contender: Contender, workload: Workload) -> list[Measure]:
+    reopen(contender)
+    moved = workload.small_files * SMALL_BYTES
+    start, cpu = time.perf_counter(), contender.cpu_seconds()
+    seconds, sent = contender.write_many(workload.small, "small")
+    contender.wait_stored()
+    found = [
+        Measure(
+            "small", seconds, moved, cpu=contender.cpu_seconds() - cpu, note=_unexpected(sent, workload.small_files)
+        ),
+        Measure("small-stored", time.perf_counter() - start, moved),
+    ]
+    if contender.door == "FUSE":
+        seconds, sent = contender.write_many(workload.small, "small")
+        found.append(Measure("again", seconds, note=_unexpected(sent, 0)))
+        contender.wait_stored()
+    return found
+
+
+def _unexpected(sent: int, expected: int) -> str:
+    return "" if sent == expected else f"{sent} files sent instead of {expected}"
+
+
+def _list(contender: Contender, workload: Workload) -> list[Measure]:
+    contender.fill(MANY, workload.many_files)
+    contender.wait_stored()
+    reopen(contender)
+    cpu = contender.cpu_seconds()
+    seconds = contender.list(MANY, workload.many_files)
+    return [Measure("list", seconds, cpu=contender.cpu_seconds() - cpu)]
+
+
+def _rename(contender: Contender) -> list[Measure]:
+    return [Measure("rename", contender.rename(BIG, "renamed.dng"))]
+
+
+def _warm(source: Path) -> None:
+    """The source comes from memory, so that no one pays for its disk."""
+    subprocess.run(["cat", str(source)], stdout=subprocess.DEVNULL, check=True, timeout=600)
