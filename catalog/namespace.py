@@ -244,17 +244,17 @@ def rename(
     target = find(session, new_parent, new_name)
     respelled = parent == new_parent and lookup_key(name) == lookup_key(new_name) and source.name != new_name
     if target is None:
-        if flags is RenameFlag.EXCHANGE:
+        if flags == RenameFlag.EXCHANGE:
             raise NotFound(f"There is no {new_name!r} to exchange with.")
-    elif flags is RenameFlag.NOREPLACE and not respelled:
+    elif flags == RenameFlag.NOREPLACE and not respelled:
         raise Exists(f"{new_name!r} is already there.")
-    elif target.stat.ino == source.stat.ino and (flags is RenameFlag.EXCHANGE or not respelled):
+    elif target.stat.ino == source.stat.ino and (flags == RenameFlag.EXCHANGE or not respelled):
         return session.effects()  # rename(2): two names of one file, nothing happens
     if source.stat.is_dir and is_within(session, new_parent, source.stat.ino):
         raise InvalidArgument("A folder cannot be moved into itself.")
     if target is None or respelled:
         _move(session, parent, source, new_parent, new_name)
-    elif flags is RenameFlag.EXCHANGE:
+    elif flags == RenameFlag.EXCHANGE:
         _exchange(session, parent, source, new_parent, target)
     else:
         _replace(session, parent, source, new_parent, target, new_name)

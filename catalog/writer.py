@@ -86,7 +86,6 @@ class Writer:
                 self._commit(group)
         except BaseException:
             log.exception("The catalog's writer has failed; start Archivia FS again")
-            raise
         finally:
             self._stop("The catalog's writer has failed; the log tells why. Start Archivia FS again.")
             with self._lock:

@@ -353,7 +353,7 @@ def test_copy_a_tree_without_its_bytes(catalog: Catalog) -> None:
     effects = catalog.copy_tree(a, D, "b", NewInode(stat.S_IFDIR | 0o755, 7, 8), recursive=True)
     complete(catalog, effects, before)
     b = effects.changes[0].ino
-    assert [(c.kind, c.name) for c in effects.changes][0] == (ChangeKind.ENTRY_ADDED, "b")
+    assert (effects.changes[0].kind, effects.changes[0].name) == (ChangeKind.ENTRY_ADDED, "b")
     assert names(catalog, b) == ["d", "f", "f2", "l"]
     assert (catalog.stat(b).nlink, catalog.stat(D).nlink) == (3, 4)
     f, f2 = catalog.lookup(b, "f").stat, catalog.lookup(b, "f2").stat
