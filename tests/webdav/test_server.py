@@ -138,9 +138,13 @@ def test_stop_lets_a_running_upload_end(vfs: ToyVfs) -> None:
     server.start()
     client = Client(server.url)
     stopper = threading.Thread(target=server.stop, args=(20,))
+    running = threading.Event()
+    begin = vfs.put
+    vfs.put = lambda *args, **more: (running.set(), begin(*args, **more))[1]  # type: ignore[method-assign]
 
     def body() -> object:
         yield b"first"
+        assert running.wait(30)
         stopper.start()
         time.sleep(0.4)
         yield b"second"
