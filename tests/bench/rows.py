@@ -117,18 +117,13 @@ def reopen(contender: Contender) -> None:
 
 def _write(contender: Contender, workload: Workload) -> list[Measure]:
     _warm(workload.big)
-    start, cpu = time.perf_counter(), contender.cpu_seconds()
+    cpu, moved = contender.cpu_seconds(), workload.size
     seconds = contender.write(workload.big, BIG)
     closed_cpu = contender.cpu_seconds() - cpu
-    contender.wait_stored()
-    waited = time.perf_counter() - start
-    moved = workload.size
-    # the client's own start is in `waited` and not in `seconds`: only a real wait makes them differ
-    stored = waited if waited - seconds > 1 else seconds
-    stored_cpu = contender.cpu_seconds() - cpu
+    stored = seconds + _wait_stored(contender)
     return [
         Measure("write", seconds, moved, cpu=closed_cpu),
-        Measure("stored", stored, moved, cpu=stored_cpu),
+        Measure("stored", stored, moved, cpu=contender.cpu_seconds() - cpu),
     ]
 
 
@@ -150,14 +145,14 @@ def _random(contender: Contender, workload: Workload) -> list[Measure]:
 def _small(contender: Contender, workload: Workload) -> list[Measure]:
     reopen(contender)
     moved = workload.small_files * SMALL_BYTES
-    start, cpu = time.perf_counter(), contender.cpu_seconds()
+    cpu = contender.cpu_seconds()
     seconds, sent = contender.write_many(workload.small, "small")
-    contender.wait_stored()
+    stored = seconds + _wait_stored(contender)
     found = [
         Measure(
             "small", seconds, moved, cpu=contender.cpu_seconds() - cpu, note=_unexpected(sent, workload.small_files)
         ),
-        Measure("small-stored", time.perf_counter() - start, moved),
+        Measure("small-stored", stored, moved),
     ]
     if contender.door == "FUSE":
         seconds, sent = contender.write_many(workload.small, "small")
@@ -181,6 +176,12 @@ def _list(contender: Contender, workload: Workload) -> list[Measure]:
 
 def _rename(contender: Contender) -> list[Measure]:
     return [Measure("rename", contender.rename(BIG, "renamed.dng"))]
+
+
+def _wait_stored(contender: Contender) -> float:
+    start = time.perf_counter()
+    contender.wait_stored()
+    return time.perf_counter() - start
 
 
 def _warm(source: Path) -> None:

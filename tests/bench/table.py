@@ -60,14 +60,14 @@ class Results:
 
 
 def machine() -> str:
-    """Processor, cores, memory, kernel and date."""
+    """Processor, cores, memory, kernel, date, and how busy it was before we began: above 0.5 the times are not worth much."""
     model = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "?"
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     system = f"Linux {platform.release()}, Python {platform.python_version()}"
-    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, {system}, {date}"
+    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, {system}, {date}, load {os.getloadavg()[0]:.1f} before"
 
 
 def show(
