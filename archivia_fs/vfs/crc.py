@@ -1,6 +1,6 @@
 """CRC-32 of a concatenation from the CRC-32s of its pieces. Pure arithmetic, no I/O.
 
-Owns: `combine`. Used by: uploader, and whoever needs the checksum of a range. Threading: pure functions.
+Owns: `combine`, `zeros`, `replace`. Used by: uploader, segments, writer. Threading: pure functions.
 zlib's crc32_combine is not in Python's zlib; this is the same mathematics: appending n zero bytes multiplies the
 CRC's polynomial by x^(8n) modulo P (RFC 1952 section 8 gives P).
 """
@@ -16,6 +16,17 @@ _ONE = 0x80000000
 def combine(first: int, second: int, second_size: int) -> int:
     """CRC-32 of A+B, given CRC-32 of A, of B, and the size of B in bytes."""
     return _multiply(_x_to_the_bytes(second_size), first) ^ second
+
+
+def zeros(size: int) -> int:
+    """CRC-32 of `size` zero bytes."""
+    return _multiply(_x_to_the_bytes(size), 0xFFFFFFFF) ^ 0xFFFFFFFF
+
+
+def replace(whole: int, old: int, new: int, after: int) -> int:
+    """CRC-32 of a message in which a range was replaced by one of the same size, given the CRC-32 of the message before, of the
+    range before and now, and how many bytes follow it. What is around the range need not be known."""
+    return whole ^ _multiply(_x_to_the_bytes(after), old ^ new)
 
 
 def _multiply(a: int, b: int) -> int:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import Buffer
 
-from archivia_fs.errors import BadHandle, FsError
+from archivia_fs.errors import BadHandle, CatalogError, FsError
 from archivia_fs.types import InodeNo, OpenFlags, Revision, Stat
 from archivia_fs.vfs.reader import RevisionContent
 from archivia_fs.vfs.transfers import Transfers
@@ -142,7 +142,7 @@ class OpenFile:
             log.error("Bytes written to inode %d after its close() are lost: %s", self.ino, error)  # noqa: TRY400
         with self.turn:
             if self._writer is not None:
-                self._writer.abort()
+                self._writer.fail(keep_draft=isinstance(self._failure, CatalogError))
                 self._writer = None
                 self._files.uploads_changed()
             self._failure = None
@@ -161,7 +161,7 @@ class OpenFile:
     def _start(self, *, empty: bool) -> Writer:
         base: Revision | None = None
         if not empty:
-            base = self._files.revision_of(self._files.stat(self.ino))
+            base = self._files.whole_revision_of(self._files.stat(self.ino))
         self._writer = Writer(self._transfers, base, f"inode {self.ino}")
         self._mtime_ns = time.time_ns()
         self._files.uploads_changed()

@@ -126,6 +126,10 @@ class OpenFiles:
                 return revision
         return self._keep_revision(self._catalog.revision(stat.revision))
 
+    def whole_revision_of(self, stat: Stat) -> Revision | None:
+        """As revision_of, with its parts."""
+        return None if stat.revision is None else self._catalog.revision(stat.revision)
+
     def commit(self, ino: InodeNo, draft: Draft, mtime_ns: int | None) -> None:
         """Name finished bytes in the catalog: from here on they are the file."""
         revision = draft.revision if draft.revision.size else None
@@ -135,9 +139,9 @@ class OpenFiles:
 
     def resize(self, stat: Stat, size: int) -> None:
         """truncate(2): a revision over the same object with another size; no byte moves."""
-        old = self.revision_of(stat)
-        fresh, _ = new_revision()
-        base = Revision(fresh, None, 0, 0, None, None, 0) if old is None else replace(old, id=fresh)
+        old = self.whole_revision_of(stat)
+        fresh = new_revision()
+        base = Revision(fresh, None, 0, 0, None, 0, 0) if old is None else replace(old, id=fresh)
         self.commit(stat.ino, Draft(replace(with_size(base, size), created_ns=time.time_ns()), None), None)
 
     def _keep_revision(self, revision: Revision) -> Revision:

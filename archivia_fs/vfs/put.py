@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from typing_extensions import Buffer
 
-from archivia_fs.errors import BadHandle, StoreUnavailable
+from archivia_fs.errors import BadHandle, CatalogError, FsError, StoreUnavailable
 from archivia_fs.types import Stat
 from archivia_fs.vfs.uploader import APPEND_MAX, Draft, Uploader
 
@@ -42,19 +42,27 @@ class PutHandle:
         """Store, verify, name. Afterwards the handle is closed; after an error nothing happened to the name."""
         uploader = self._open()
         try:
-            result = self._commit_draft(uploader.finish())
+            draft = uploader.finish()
         except BaseException:
             self.abort()
             raise
-        self._uploader = None
-        self._closed(self)
-        return result
+        try:
+            return self._commit_draft(draft)
+        except FsError as error:
+            # Where the catalog's answer was lost the object may be named: gc finds out.
+            if not isinstance(error, CatalogError):
+                uploader.discard()
+            raise
+        finally:
+            self._uploader = None
+            self._closed(self)
 
     def abort(self) -> None:
-        """Nothing happened. May be called at any time, also after commit."""
+        """Nothing happened. Parts that were sent are left to whoever sends the same bytes again, until gc takes them.
+        May be called at any time, also after commit."""
         uploader, self._uploader = self._uploader, None
         if uploader is not None:
-            uploader.abort()
+            uploader.suspend()
             self._closed(self)
 
     def _open(self) -> Uploader:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from archivia_fs.store.base import ObjectStore
-from archivia_fs.types import ObjectKey, Part, RevisionId, UploadId
+from archivia_fs.types import ObjectKey, Part, RevisionId, UploadId, UploadRecord
 from archivia_fs.vfs.block_cache import BlockCache
 from archivia_fs.vfs.budget import Budget
 from archivia_fs.vfs.spill import SpillArea
@@ -24,11 +24,17 @@ OBJECT_PREFIX = "objects/"
 
 
 class Journal(Protocol):
-    """The upload journal in the catalog: what is uploaded but not yet named."""
+    """The upload journal in the catalog: what is uploaded but not yet named.
+
+    `claim_upload` finds, of a gateway that is gone, an upload whose part 1 has this size and CRC-32, and makes it ours;
+    `release_upload` leaves ours to whoever claims it.
+    """
 
     def begin_upload(self, upload_id: UploadId, key: ObjectKey, target: str) -> None: ...
     def record_part(self, upload_id: UploadId, part: Part) -> None: ...
     def drop_upload(self, upload_id: UploadId) -> None: ...
+    def claim_upload(self, size: int, crc32: int) -> UploadRecord | None: ...
+    def release_upload(self, upload_id: UploadId) -> None: ...
 
 
 class Transfers:
@@ -60,7 +66,17 @@ class Transfers:
         self.downloads.shutdown(wait=False, cancel_futures=True)
 
 
-def new_revision() -> tuple[RevisionId, ObjectKey]:
-    """A fresh random revision and the key of its object. Keys are opaque, so a rename never touches S3."""
+def new_key() -> ObjectKey:
+    """A fresh random key. Keys are opaque, so a rename never touches S3."""
     name = uuid.uuid4().hex
-    return RevisionId(name), ObjectKey(f"{OBJECT_PREFIX}{name[:2]}/{name}")
+    return ObjectKey(f"{OBJECT_PREFIX}{name[:2]}/{name}")
+
+
+def new_revision() -> RevisionId:
+    """A fresh revision over an object that is there already."""
+    return RevisionId(uuid.uuid4().hex)
+
+
+def revision_of(key: ObjectKey) -> RevisionId:
+    """The revision that an object is made for."""
+    return RevisionId(key.rpartition("/")[2])

@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 
 from archivia_fs.store.memory import MemoryStore
-from archivia_fs.types import ObjectKey, Part, Revision, UploadId
+from archivia_fs.types import ObjectKey, Part, Revision, UploadId, UploadRecord
 from archivia_fs.vfs.reader import RevisionContent
 from archivia_fs.vfs.transfers import Transfers
 from archivia_fs.vfs.upload_plan import UploadPlan
 from archivia_fs.vfs.writer import Writer
 
 MIB = 1024**2
-SMALL_PLAN = UploadPlan(schedule=((3, MIB), (10_000, 3 * MIB)), buffered_max=2 * MIB)
+SMALL_PLAN = UploadPlan(
+    schedule=((3, MIB), (10_000, 3 * MIB)), buffered_max=2 * MIB, part_min=MIB // 2, copy_max=2 * MIB
+)
 
 
 class ListJournal:
@@ -37,6 +39,12 @@ class ListJournal:
 
     def drop_upload(self, upload_id: UploadId) -> None:
         self.open.pop(upload_id, None)
+
+    def claim_upload(self, size: int, crc32: int) -> UploadRecord | None:
+        return None
+
+    def release_upload(self, upload_id: UploadId) -> None:
+        raise AssertionError("nothing fails here")
 
 
 class OpenFileModel:
@@ -91,9 +99,8 @@ def test_what_is_read_and_committed_is_what_was_written(seed: int, tmp_path: Pat
             read = b"".join(bytes(reader.pread(at, 131_072)) for at in range(0, len(content), 131_072))
             reader.close()
             assert read == content
-            if base.stored == base.size:
-                assert base.sha256 == hashlib.sha256(content).hexdigest()
-                assert base.crc32 == zlib.crc32(content)
+            assert base.sha256 in (None, hashlib.sha256(content).hexdigest())
+            assert base.crc32 in (None, zlib.crc32(content))
         assert transfers.write_budget.used == 0
         assert not journal.open
         assert not list(store.list_uploads(""))
