@@ -25,6 +25,8 @@ class Base:
         self.revision = revision
         self.end = revision.size
         self._content = RevisionContent(transfers, revision)
+        # Where the server copies, little is read again, and nothing beyond it.
+        self._exact = RevisionContent(transfers, revision, ahead=not transfers.store.capabilities.part_copy)
 
     @property
     def stored(self) -> int:
@@ -35,11 +37,15 @@ class Base:
         """Up to `size` bytes; shorter only at `end`. Raises StoreError."""
         return self._content.pread(offset, max(0, min(size, self.end - offset)))
 
+    def reread(self, offset: int, size: int) -> Buffer:
+        """As pread, for bytes that are sent again."""
+        return self._exact.pread(offset, max(0, min(size, self.end - offset)))
+
     def crc32(self, start: int, end: int) -> int:
         """Of old bytes, whether they still show or not; reads them in steps. Raises StoreError."""
         result = 0
         while start < end:
-            data = self._content.pread(start, min(STEP, end - start))
+            data = self._exact.pread(start, min(STEP, end - start))
             result = zlib.crc32(data, result)
             start += memoryview(data).nbytes
         return result
@@ -56,3 +62,4 @@ class Base:
 
     def close(self) -> None:
         self._content.close()
+        self._exact.close()

@@ -25,12 +25,13 @@ _ZEROS = memoryview(bytes(ZEROS_MAX))
 
 
 class RevisionContent:
-    """A Content over one revision, with the cursor of one reader."""
+    """A Content over one revision, with the cursor of one reader. `ahead` False: nothing but what is asked for is fetched."""
 
-    def __init__(self, transfers: Transfers, revision: Revision) -> None:
+    def __init__(self, transfers: Transfers, revision: Revision, *, ahead: bool = True) -> None:
         self._store = transfers.store
         self._cache: BlockCache = transfers.cache
         self.revision = revision
+        self._ahead = ahead
         self._lock = threading.Lock()
         self._expected = 0  # where the next sequential read begins, about
         self._streak = 0
@@ -106,6 +107,8 @@ class RevisionContent:
 
     def _advance(self, start: int, end: int) -> bool:
         """Note a read; True if this reader is sequential."""
+        if not self._ahead:
+            return False
         with self._lock:
             if start - SLACK <= self._expected <= start + SLACK and (self._streak or start == self._expected):
                 self._streak += 1

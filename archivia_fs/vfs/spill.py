@@ -62,6 +62,11 @@ class SpillFile:
         self._accounted = 0
         self.written = IntervalSet()
 
+    @property
+    def used(self) -> int:
+        """Bytes of disk that are accounted for."""
+        return self._accounted
+
     def pwrite(self, offset: int, data: Buffer) -> None:
         """Keep `data` at `offset`. Raises NoSpace; then nothing is known of the range."""
         view = memoryview(data)

@@ -203,7 +203,7 @@ class Uploader:
         """Append the base's bytes up to `end`."""
         assert self._base is not None
         while self.size < end:
-            data = memoryview(self._base.pread(self.size, min(APPEND_MAX, end - self.size)))
+            data = memoryview(self._base.reread(self.size, min(APPEND_MAX, end - self.size)))
             if not self._append(data, MEMORY_TIMEOUT, fresh=False):
                 raise StoreUnavailable("The gateway is busy with other uploads; try again.")
 

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 MEMORY_PATIENCE = 5.0  # seconds without memory for new bytes before a file turns to the spill area
 GAP_MAX = 1024**2  # bytes; a smaller gap beyond the end before a write is filled with zeros in the stream
-RUN_PARTS = 2  # bytes in order, in first parts (16 MiB), after which a spilling file streams again
+RUN_PARTS = 2  # bytes in order, in first parts (16 MiB), after which a spilling file streams again; with gaps, if all is ascending
 
 
 class Writer:
@@ -45,6 +45,7 @@ class Writer:
         self._draft: Draft | None = None  # finished, waiting for the catalog to name it
         self._drafts: list[Uploader] = []  # settled streams: their objects go when a later one is complete
         self._run = (0, 0)  # the last bytes in order that were spilled: [start, end)
+        self._ordered = True  # all that was spilled came in ascending order, with gaps perhaps
         self._short_of_memory = False
         self.size = 0
         if base is None or base.size == 0:
@@ -224,17 +225,17 @@ class Writer:
             self._base = Base(self._transfers, draft.revision)
         self._spill, self._stream, self._draft = spill, None, None
         self._run = (spill.written.end, spill.written.end)
+        self._ordered = False
 
     def _write_spill(self, offset: int, piece: memoryview) -> None:
         assert self._spill is not None
         self._spill.pwrite(offset, piece)
         end = offset + len(piece)
+        self._ordered = self._ordered and offset >= self._run[1]
         self._run = (self._run[0] if offset == self._run[1] else offset, end)
-        if (
-            end - self._run[0] >= RUN_PARTS * self._transfers.plan.first_part
-            and self._spill.written.end == end
-            and not self._short_of_memory
-        ):
+        in_order = self._spill.used if self._ordered else end - self._run[0]
+        enough = in_order >= RUN_PARTS * self._transfers.plan.first_part
+        if enough and self._spill.written.end == end and not self._short_of_memory:
             self._stream_again(end)
 
     def _stream_again(self, end: int) -> None:
