@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-SYSTEM_PACKAGES := fuse3 libfuse3-dev libmagic1 pkg-config gcc libc6-dev python3-dev python3-venv
+SYSTEM_PACKAGES := fuse3 libfuse3-dev libmagic1 openssl pkg-config gcc libc6-dev python3-dev python3-venv
 TEST_PACKAGES := rsync curl davfs2 cadaver litmus postgresql attr
 BENCH_PACKAGES := s3fs
 

