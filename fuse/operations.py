@@ -362,7 +362,7 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
-        return await self._xattrs.get(self._root.inward(inode), name)
+        return await self._xattrs.get(self._caller(ctx), self._root.inward(inode), name)
 
     @handler
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:

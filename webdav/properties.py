@@ -19,6 +19,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from archivia_fs.types import Lock, SetAttr
+from archivia_fs.vfs.view import is_view
 from webdav.convert import fail, http_date, iso_date, parse_http_date
 from webdav.locks import SUPPORTED_LOCK, discovery
 
@@ -26,13 +27,14 @@ if TYPE_CHECKING:
     from webdav.resources import Node
 
 DC = "http://purl.org/dc/elements/1.1/"
+SAFETY = "archivia-fs:state"  # namespace of the live properties that answer "is it safe yet?"
 XATTR = "archivia-fs:xattr"  # namespace for the other user.* attributes of the mount
 MICROSOFT = "urn:schemas-microsoft-com:"
 LOCKS = "archivia.locks"  # where a PROPFIND keeps the locks in its environ
 
 _NAME = re.compile(r"[^\W\d][\w.\-]*")  # NCName, near enough
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # XML 1.0 has no way to write these
-_PROTECTED_NAMESPACE = "{DAV:}"
+_PROTECTED = ("{DAV:}", f"{{{SAFETY}}}")
 
 
 def _lock_discovery(node: Node) -> str:
@@ -61,6 +63,8 @@ _LIVE_BY_NAME: dict[str, Callable[[Node], str | None]] = {
     f"{{{MICROSOFT}}}Win32LastModifiedTime": lambda node: http_date(node.stat.mtime_ns),
     f"{{{MICROSOFT}}}Win32LastAccessTime": lambda node: http_date(node.stat.atime_ns),
 }
+for _word in ("state", "size", "sha256", "crc32", "revision", "since"):
+    _LIVE_BY_NAME[f"{{{SAFETY}}}{_word}"] = lambda node, word=_word: _safety(node, word)  # type: ignore[misc]
 _TIMES = {
     "{DAV:}getlastmodified": "mtime_ns",
     f"{{{MICROSOFT}}}Win32LastModifiedTime": "mtime_ns",
@@ -71,6 +75,13 @@ _TIMES = {
 def _used(node: Node) -> str:
     space = node.vfs.statfs()
     return str(max(0, space.total_bytes - space.free_bytes))
+
+
+def _safety(node: Node, word: str) -> str | None:
+    """Not in allprop: it costs a question to the catalog per file."""
+    if not node.stat.is_file or is_view(node.stat.ino):
+        return None
+    return node.vfs.state(node.caller, node.stat.ino).words().get(word)
 
 
 def key_of(clark: str) -> str:
@@ -183,7 +194,7 @@ class Wanted:
             if getter is not None:
                 content = getter(node)
                 xml = None if content is None else _live(name, content)
-            elif name.startswith(_PROTECTED_NAMESPACE):
+            elif name.startswith(_PROTECTED):
                 xml = None
             else:
                 table = dead(node.properties()) if table is None else table
@@ -254,7 +265,7 @@ class Update:
                 moment = _moment(element.text) if action.tag == "{DAV:}set" and element.tag in _TIMES else None
                 if moment is not None:
                     times[_TIMES[element.tag]] = moment
-                elif element.tag in _TIMES or element.tag.startswith(_PROTECTED_NAMESPACE):
+                elif element.tag in _TIMES or element.tag.startswith(_PROTECTED):
                     self._refused.append(element.tag)
                 else:
                     self.changes[key_of(element.tag)] = encode(element) if action.tag == "{DAV:}set" else None

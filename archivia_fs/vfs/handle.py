@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+def target_of(ino: InodeNo) -> str:
+    """How the journal names an upload for an inode, which may have several names and change them meanwhile."""
+    return f"inode {ino}"
+
+
 class OpenFile:
     """An inode that is open in this process; one for all its handles."""
 
@@ -162,7 +167,7 @@ class OpenFile:
         base: Revision | None = None
         if not empty:
             base = self._files.whole_revision_of(self._files.stat(self.ino))
-        self._writer = Writer(self._transfers, base, f"inode {self.ino}")
+        self._writer = Writer(self._transfers, base, target_of(self.ino))
         self._mtime_ns = time.time_ns()
         self._files.uploads_changed()
         return self._writer

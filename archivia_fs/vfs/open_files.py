@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from archivia_fs.errors import FsError
 from archivia_fs.types import Entry, InodeNo, OpenFlags, Revision, RevisionId, Stat
-from archivia_fs.vfs.handle import FileHandle, OpenFile
+from archivia_fs.vfs.handle import FileHandle, OpenFile, target_of
 from archivia_fs.vfs.put import PutHandle
 from archivia_fs.vfs.transfers import Transfers, new_revision
 from archivia_fs.vfs.tree import Tree
@@ -196,6 +196,13 @@ class OpenFiles:
         """An open file became dirty or clean."""
         with self._changed:
             self._changed.notify_all()
+
+    def is_uploading(self, ino: InodeNo) -> bool:
+        """Whether anyone writes it: here, or by the journal in another process."""
+        file = self._files.get(ino)
+        if file is not None and file.dirty:
+            return True
+        return any(upload.target == target_of(ino) for upload in self._catalog.uploads())
 
     def open_uploads(self) -> int:
         """Files and puts with uncommitted bytes."""

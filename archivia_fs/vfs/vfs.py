@@ -54,6 +54,7 @@ from archivia_fs.vfs.open_files import OpenFiles
 from archivia_fs.vfs.passwords import Passwords
 from archivia_fs.vfs.put import PutHandle
 from archivia_fs.vfs.reader import RevisionContent
+from archivia_fs.vfs.safety import FileState, state_of
 from archivia_fs.vfs.transfers import Transfers
 from archivia_fs.vfs.tree import Tree
 from archivia_fs.vfs.upload_plan import UploadPlan
@@ -343,6 +344,14 @@ class Vfs:
         stat = self._regular(ino)
         revision = self._files.revision_of(stat)
         return BytesContent(b"", stat.etag) if revision is None else RevisionContent(self._transfers, revision)
+
+    def state(self, caller: Caller, ino: InodeNo) -> FileState:
+        """Is it safe yet? Costs a query or two. Raises IsADirectory, InvalidArgument for what has no bytes."""
+        self._archive_only(ino)
+        self._access.check(caller, ino, Right.READ)
+        stat = self._regular(ino)
+        revision = self._files.whole_revision_of(stat)
+        return state_of(stat, revision, uploading=self._files.is_uploading(ino))
 
     # --- properties, locks, passwords ---------------------------------------------------------------------------------
 
