@@ -17,8 +17,8 @@ PREFIX = "user.archivia."  # of the read-only xattrs that tell it
 
 
 class Safety(enum.StrEnum):
-    """`STORED`: complete at the store, verified, in the catalog, all checksums known. `PENDING`: as stored, but a checksum of the
-    whole is still to be computed by scrub. `UPLOADING`: somebody is writing; what is shown by the other fields is the old content."""
+    """`STORED`: complete at the store, verified, in the catalog, all checksums known. `PENDING`: as stored, but a checksum of
+    the whole is still to be computed by scrub. `UPLOADING`: somebody is writing; the other fields tell of the old content."""
 
     STORED = "stored"
     UPLOADING = "uploading"
