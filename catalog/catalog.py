@@ -34,6 +34,7 @@ from archivia_fs.types import (
 from catalog import journal, locks, namespace, properties, reads, revisions, trees, users
 from catalog.engine import BUSY_TIMEOUT, open_engine
 from catalog.feed import Feed, last_seq
+from catalog.gateways import Presence
 from catalog.namespace import NewInode
 from catalog.readers import Readers
 from catalog.reads import Counts, Listing
@@ -55,11 +56,13 @@ class Catalog:
         migrate(self._engine)
         self._feed = Feed(self._engine, poll_interval)
         self._writer = Writer(self._engine, self._feed, self.origin)
+        self._presence = Presence(self._writer)
         self._readers = Readers(self._engine)
         self._statfs_lock = threading.Lock()
         self._statfs: tuple[float, tuple[int, int]] | None = None
         self._writer.start()
         self._feed.start()
+        self._presence.start()
 
     @classmethod
     def open(cls, url: str, *, poll_interval: float = 0.1, busy_timeout: float = BUSY_TIMEOUT) -> Catalog:
@@ -69,6 +72,7 @@ class Catalog:
 
     def close(self) -> None:
         """Commit what is queued and let go. Idempotent."""
+        self._presence.close()
         self._writer.close()
         self._feed.close()
         self._readers.close()
@@ -165,7 +169,7 @@ class Catalog:
         self, ino: InodeNo, revision: Revision | None, *, mtime_ns: int | None, finish_upload: UploadId | None = None
     ) -> Effects:
         """The bytes of `ino` are now `revision` (None: it is empty); mtime is now if None; the upload leaves the journal.
-        Raises NotFound, InvalidArgument for what has no bytes."""
+        Raises NotFound, InvalidArgument for what has no bytes, CatalogError if another gateway has claimed the upload."""
         return self._writer.submit(lambda s: revisions.commit(s, ino, revision, mtime_ns, finish_upload))
 
     def put_file(
@@ -173,10 +177,19 @@ class Catalog:
         finish_upload: UploadId | None = None, exclusive: bool = False,
     ) -> Effects:  # fmt: skip
         """Create a file, or give the one that is there new bytes (it keeps its inode). Raises Exists (`exclusive`), IsADirectory,
-        InvalidArgument (a symlink or special file is there), NotFound."""
+        InvalidArgument (a symlink or special file is there), NotFound, CatalogError as commit_revision."""
         return self._writer.submit(
             lambda s: revisions.put_file(s, parent, name, revision, new, mtime_ns, finish_upload, exclusive=exclusive)
         )
+
+    def fill_checksums(self, revision_id: RevisionId, sha256: str | None, crc32: int | None) -> None:
+        """Fill in what is pending; None leaves it. No change is told: the bytes are as they were. Raises NotFound, and CatalogError
+        if another value is known already (nothing is changed then)."""
+        self._writer.submit(lambda s: revisions.fill_checksums(s, revision_id, sha256, crc32))
+
+    def pending_revisions(self, limit: int = 1000, after: str = "") -> Sequence[Revision]:
+        """Revisions in use whose SHA-256 or CRC-32 is pending, by id, those after the id `after`; without their parts."""
+        return self._readers.read(lambda c: revisions.pending(c, after, limit))
 
     def forget(self, inos: Sequence[InodeNo]) -> None:
         """Drop inodes without a name that nobody here holds; others are left alone."""
@@ -199,24 +212,35 @@ class Catalog:
     # --- the journal of uploads --------------------------------------------------------------------------------------------
 
     def begin_upload(self, upload_id: UploadId, key: ObjectKey, target: str) -> None:
-        """Note a multipart upload before its first part is sent."""
-        self._writer.submit(lambda s: journal.begin(s, self.origin, upload_id, key, target))
+        """Note a multipart upload before its first part is sent. It is ours."""
+        self._writer.submit(lambda s: journal.begin(s, upload_id, key, target))
 
     def record_part(self, upload_id: UploadId, part: Part) -> None:
-        """Note a part that the store has. Raises NotFound for an upload that is not in the journal."""
+        """Note a part that the store has. Raises NotFound for an upload that is not ours (any more)."""
         self._writer.submit(lambda s: journal.record_part(s, upload_id, part))
 
     def drop_upload(self, upload_id: UploadId) -> None:
-        """The upload is complete or given up."""
+        """The upload is complete or aborted."""
         self._writer.submit(lambda s: journal.drop(s, upload_id))
-
-    def claim_upload(self, size: int, crc32: int) -> UploadRecord | None:
-        """Of a gateway that is gone, an upload whose part 1 has this size and CRC-32; from now on it is ours."""
-        return None  # (colleague for the journal: replace this body)
 
     def release_upload(self, upload_id: UploadId) -> None:
         """We give the upload up, but whoever sends the same bytes may claim it: it has no owner any more (origin "")."""
-        # (colleague for the journal: replace this body)
+        self._writer.submit(lambda s: journal.release(s, upload_id))
+
+    def claim_upload(self, size: int, crc32: int) -> UploadRecord | None:
+        """Of those without a living owner, the upload with most parts whose part 1 has this size and CRC-32; from now on it is
+        ours. One read if there is none."""
+        if not self._readers.read(lambda c: journal.claimable(c, self.origin, size, crc32)):
+            return None
+        return self._writer.submit(lambda s: journal.claim(s, size, crc32))
+
+    def expired_uploads(self, before_ns: int) -> Sequence[UploadRecord]:
+        """Those without a living owner that nobody has touched since then, without their parts; for gc."""
+        return self._readers.read(lambda c: journal.expired(c, self.origin, before_ns))
+
+    def expire_upload(self, record: UploadRecord) -> bool:
+        """Take one of these out of the journal, before it is aborted at the store; False if somebody has claimed it since."""
+        return self._writer.submit(lambda s: journal.expire(s, record))
 
     def uploads(self) -> Sequence[UploadRecord]:
         """The whole journal, oldest first."""

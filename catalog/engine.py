@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,7 @@ _POSTGRES_BEGIN = text(
     "SELECT set_config('lock_timeout', :timeout, true), set_config('synchronous_commit', 'on', true), "
     "pg_advisory_xact_lock(:key)"
 )
+_POSTGRES_CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000000)::bigint"
 _PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",  # what is acknowledged survives a power cut
@@ -113,6 +115,11 @@ def snapshot(connection: Connection) -> Iterator[None]:
             connection.exec_driver_sql("ROLLBACK")
         raise
     connection.exec_driver_sql("COMMIT")
+
+
+def clock_ns(connection: Connection) -> int:
+    """Nanoseconds since the epoch by a clock that all gateways share: the PostgreSQL server's, or this machine's."""
+    return time.time_ns() if is_sqlite(connection) else int(connection.exec_driver_sql(_POSTGRES_CLOCK).scalar_one())
 
 
 def reading_engine(engine: Engine) -> Engine:

@@ -1,41 +1,76 @@
-"""The journal of multipart uploads: what is in the store but not named yet.
+"""The journal of multipart uploads: what is in the store but not named yet, and who may go on with it.
 
-Owns: uploads and their parts. Used by: catalog. Threading: `uploads` anywhere, the rest on the writer's thread.
+Owns: uploads and their parts. Used by: catalog, revisions. Threading: functions on a Connection anywhere, those on a Session on
+the writer's thread.
+
+An upload belongs to the gateway that sends it. When that is dead, or has given the upload up, another may claim it; a
+gateway that was only frozen finds at its next part, or at the commit, that the upload is not its own any more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, insert, select
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 
-from archivia_fs.errors import NotFound
+from archivia_fs.errors import CatalogError, NotFound
 from archivia_fs.types import ObjectKey, Part, UploadId, UploadRecord
-from catalog.engine import snapshot
+from catalog import gateways
+from catalog.engine import clock_ns, snapshot
+from catalog.models import gateways as gateway_rows
 from catalog.models import upload_parts, uploads
 from catalog.session import Session
 
-_KNOWN = select(uploads.c.id).where(uploads.c.id == bindparam("id"))
+NOBODY = ""  # the origin of an upload that was given up
+
 _ADD = insert(uploads)
-_DROP = delete(uploads).where(uploads.c.id == bindparam("id"))
+_OWN = uploads.c.id == bindparam("b_id"), uploads.c.origin == bindparam("b_origin")
+_ACTIVE = update(uploads).where(*_OWN).values(active_ns=bindparam("now"))
+_OWNED_BY = update(uploads).where(*_OWN).values(origin=bindparam("owner"), active_ns=bindparam("now"))
+_DROP = delete(uploads).where(uploads.c.id == bindparam("b_id"))
+_FINISH = delete(uploads).where(*_OWN)
 _ADD_PART = insert(upload_parts)
 _DROP_PART = delete(upload_parts).where(
     upload_parts.c.upload == bindparam("b_upload"), upload_parts.c.number == bindparam("b_number")
 )
 _ALL = select(uploads).order_by(uploads.c.created_ns, uploads.c.id)
 _ALL_PARTS = select(upload_parts).order_by(upload_parts.c.upload, upload_parts.c.number)
+_PARTS = _ALL_PARTS.where(upload_parts.c.upload == bindparam("upload"))
+
+# Of others, with the row of their gateway if it has one.
+_of_others = (
+    select(uploads, gateway_rows.c.machine, gateway_rows.c.pid, gateway_rows.c.born, gateway_rows.c.seen_ns)
+    .outerjoin_from(uploads, gateway_rows, gateway_rows.c.origin == uploads.c.origin)
+    .where(uploads.c.origin != bindparam("own"))
+)
+_part = upload_parts.alias("part")
+_count = select(func.count()).where(_part.c.upload == uploads.c.id).scalar_subquery()
+_ALIKE = (
+    _of_others.join(upload_parts, upload_parts.c.upload == uploads.c.id)
+    .where(
+        upload_parts.c.crc32 == bindparam("crc32"),
+        upload_parts.c.size == bindparam("size"),
+        upload_parts.c.number == 1,
+    )
+    .order_by(_count.desc(), uploads.c.created_ns, uploads.c.id)
+)
+_IDLE = _of_others.where(uploads.c.active_ns < bindparam("before")).order_by(uploads.c.active_ns, uploads.c.id)
 
 
-def begin(session: Session, origin: str, upload: UploadId, key: ObjectKey, target: str) -> None:
-    """Note an upload."""
-    row = {"id": upload, "object_key": key, "origin": origin, "target": target, "created_ns": session.now}
-    session.connection.execute(_ADD, row)
+def begin(session: Session, upload: UploadId, key: ObjectKey, target: str) -> None:
+    """Note an upload; whoever looks at it knows that its gateway is alive."""
+    gateways.refresh(session)
+    row = {"id": upload, "object_key": key, "origin": session.origin, "target": target, "created_ns": session.now}
+    session.connection.execute(_ADD, {**row, "active_ns": session.now})
 
 
 def record_part(session: Session, upload: UploadId, part: Part) -> None:
-    """Note a part; a part sent again replaces the first. Raises NotFound for an upload that is finished or dropped."""
-    if session.connection.execute(_KNOWN, {"id": upload}).first() is None:
-        raise NotFound("That upload is not in the journal: it was finished or given up.")
+    """Note a part; a part sent again replaces the first. Raises NotFound for an upload that is not ours any more."""
+    if not session.connection.execute(
+        _ACTIVE, {"b_id": upload, "b_origin": session.origin, "now": session.now}
+    ).rowcount:
+        raise NotFound("That upload is not ours any more: it was finished, given up or taken over by another gateway.")
     session.connection.execute(_DROP_PART, {"b_upload": upload, "b_number": part.number})
     row = {"upload": upload, "number": part.number, "size": part.size, "etag": part.etag, "crc32": part.crc32}
     session.connection.execute(_ADD_PART, row)
@@ -43,7 +78,47 @@ def record_part(session: Session, upload: UploadId, part: Part) -> None:
 
 def drop(session: Session, upload: UploadId) -> None:
     """Nothing happens if it is gone."""
-    session.connection.execute(_DROP, {"id": upload})
+    session.connection.execute(_DROP, {"b_id": upload})
+
+
+def finish(session: Session, upload: UploadId) -> None:
+    """Its object gets a name. Raises CatalogError if the upload is not ours any more: whoever has taken it over may have
+    sent other parts."""
+    if not session.connection.execute(_FINISH, {"b_id": upload, "b_origin": session.origin}).rowcount:
+        raise CatalogError("Another gateway has taken this upload over because it took this one for dead; write again.")
+
+
+def release(session: Session, upload: UploadId) -> None:
+    """We give it up, and whoever sends the same bytes may go on with it. Nothing happens if it is not ours."""
+    row = {"b_id": upload, "b_origin": session.origin, "owner": NOBODY, "now": session.now}
+    session.connection.execute(_OWNED_BY, row)
+
+
+def claimable(connection: Connection, origin: str, size: int, crc32: int) -> Sequence[UploadRecord]:
+    """Uploads without a living owner whose part 1 has this size and CRC-32, the one with most parts first."""
+    return _dead(connection, connection.execute(_ALIKE, {"own": origin, "size": size, "crc32": crc32}).all())
+
+
+def claim(session: Session, size: int, crc32: int) -> UploadRecord | None:
+    """The first of these is ours from now on."""
+    gateways.refresh(session)
+    for found in claimable(session.connection, session.origin, size, crc32):
+        row = {"b_id": found.upload_id, "b_origin": found.origin, "owner": session.origin, "now": session.now}
+        session.connection.execute(_OWNED_BY, row)
+        parts = tuple(_part_of(part) for part in session.connection.execute(_PARTS, {"upload": found.upload_id}))
+        return UploadRecord(found.upload_id, found.key, session.origin, found.target, found.created_ns, parts)
+    return None
+
+
+def expired(connection: Connection, origin: str, before_ns: int) -> Sequence[UploadRecord]:
+    """Uploads without a living owner that nobody has touched since, longest idle first, without their parts."""
+    return _dead(connection, connection.execute(_IDLE, {"own": origin, "before": before_ns}).all())
+
+
+def expire(session: Session, record: UploadRecord) -> bool:
+    """Drop one of these; False if somebody has claimed it in the meantime."""
+    row = {"b_id": record.upload_id, "b_origin": record.origin}
+    return bool(session.connection.execute(_FINISH, row).rowcount)
 
 
 def records(connection: Connection) -> Sequence[UploadRecord]:
@@ -52,11 +127,22 @@ def records(connection: Connection) -> Sequence[UploadRecord]:
         rows = connection.execute(_ALL).all()
         parts: dict[str, list[Part]] = {}
         for part in connection.execute(_ALL_PARTS):
-            parts.setdefault(part.upload, []).append(Part(part.number, part.size, part.etag, part.crc32))
-    return [
-        UploadRecord(
-            UploadId(row.id), ObjectKey(row.object_key), row.origin, row.target, row.created_ns,
-            tuple(parts.get(row.id, ())),
-        )
-        for row in rows
-    ]  # fmt: skip
+            parts.setdefault(part.upload, []).append(_part_of(part))
+    return [_record(row, parts.get(row.id, ())) for row in rows]
+
+
+def _dead(connection: Connection, rows: Sequence[Row[Any]]) -> Sequence[UploadRecord]:
+    if not rows:
+        return ()
+    now = clock_ns(connection)
+    return [_record(row) for row in rows if not gateways.is_alive(row, now)]
+
+
+def _part_of(row: Row[Any]) -> Part:
+    return Part(row.number, row.size, row.etag, row.crc32)
+
+
+def _record(row: Row[Any], parts: Sequence[Part] = ()) -> UploadRecord:
+    return UploadRecord(
+        UploadId(row.id), ObjectKey(row.object_key), row.origin, row.target, row.created_ns, tuple(parts)
+    )

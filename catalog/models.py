@@ -21,6 +21,9 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
+# Keys of objects are ordered by their bytes on both databases, as stores list them.
+_KEY = String(255).with_variant(String(255, collation="C"), "postgresql")
+
 # One row: what this archive is. `next_ino` is the next unused inode number (they are never used twice); `next_seq` the
 # number of the next change, so next_seq - 1 is the state of the archive. `written_by` is the version of Archivia FS that
 # made or last migrated the tables, for the message to an older one.
@@ -41,7 +44,7 @@ revisions = Table(
     "revisions",
     metadata,
     Column("id", String(64), primary_key=True),
-    Column("object_key", String(255)),
+    Column("object_key", _KEY),
     Column("size", BigInteger, nullable=False),
     Column("stored", BigInteger, nullable=False),
     Column("sha256", String(64)),
@@ -50,6 +53,11 @@ revisions = Table(
     Column("released_ns", BigInteger),
     Index("revisions_by_object", "object_key"),
 )
+# What scrub and gc look for.
+PENDING = revisions.c.released_ns.is_(None) & (revisions.c.sha256.is_(None) | revisions.c.crc32.is_(None))
+Index("revisions_pending", revisions.c.id, sqlite_where=PENDING, postgresql_where=PENDING)
+_released = revisions.c.released_ns.is_not(None)
+Index("revisions_released", revisions.c.released_ns, sqlite_where=_released, postgresql_where=_released)
 
 # The parts an object was uploaded in, with their checksums.
 revision_parts = Table(
@@ -115,7 +123,8 @@ properties = Table(
     Column("value", LargeBinary, nullable=False),
 )
 
-# The journal of multipart uploads: what is stored but not named yet. `target` says in words for whom.
+# The journal of multipart uploads: what is stored but not named yet. `origin` is the gateway that sends it ("": nobody any more),
+# `target` says in words for whom, `active_ns` when the last part was noted or the upload changed hands.
 uploads = Table(
     "uploads",
     metadata,
@@ -124,6 +133,7 @@ uploads = Table(
     Column("origin", String(32), nullable=False),
     Column("target", Text, nullable=False),
     Column("created_ns", BigInteger, nullable=False),
+    Column("active_ns", BigInteger, nullable=False, server_default="0"),
 )
 upload_parts = Table(
     "upload_parts",
@@ -138,6 +148,19 @@ upload_parts = Table(
     Column("size", BigInteger, nullable=False),
     Column("etag", String(255), nullable=False),
     Column("crc32", BigInteger, nullable=False),
+    Index("upload_parts_by_checksum", "crc32", "size"),
+)
+
+# Open catalogs, one per gateway: which process of which machine it is, and when it last said so. `born` is when the process
+# started, in clock ticks since the machine did (field 22 of proc_pid_stat(5)), because pids are used again.
+gateways = Table(
+    "gateways",
+    metadata,
+    Column("origin", String(32), primary_key=True),
+    Column("machine", String(255), nullable=False),
+    Column("pid", BigInteger, nullable=False),
+    Column("born", BigInteger, nullable=False),
+    Column("seen_ns", BigInteger, nullable=False),
 )
 
 # Who may log in. `password_hash` is argon2id in PHC form.

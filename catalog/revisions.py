@@ -7,12 +7,14 @@ A revision is in use while any inode has it, named or not; from `released_ns` on
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
-from archivia_fs.errors import Exists, InvalidArgument, IsADirectory, NotFound
+from archivia_fs.errors import CatalogError, Exists, InvalidArgument, IsADirectory, NotFound
 from archivia_fs.types import ChangeKind, Effects, InodeNo, Part, Revision, RevisionId, Stat, UploadId
-from catalog.models import inodes, revision_parts, revisions, uploads
+from catalog import journal
+from catalog.models import PENDING, inodes, revision_parts, revisions
 from catalog.namespace import SET_ID, NewInode, directory, do_make, find, get_stat
 from catalog.rows import stat_of
 from catalog.session import Session
@@ -21,9 +23,19 @@ _GET = select(revisions).where(revisions.c.id == bindparam("id"))
 _PARTS = select(revision_parts).where(revision_parts.c.revision == bindparam("id")).order_by(revision_parts.c.number)
 _USED = select(inodes.c.ino).where(inodes.c.revision == bindparam("id")).limit(1)
 _SET_RELEASED = update(revisions).where(revisions.c.id == bindparam("b_id")).values(released_ns=bindparam("at"))
+_FILL = (
+    update(revisions)
+    .where(revisions.c.id == bindparam("b_id"))
+    .values(sha256=bindparam("sha256"), crc32=bindparam("crc32"))
+)
+_PENDING = (
+    select(revisions)
+    .where(PENDING, revisions.c.id > bindparam("after"))
+    .order_by(revisions.c.id)
+    .limit(bindparam("most"))
+)
 _ADD = insert(revisions)
 _ADD_PARTS = insert(revision_parts)
-_DROP_UPLOAD = delete(uploads).where(uploads.c.id == bindparam("id"))
 _SET_BYTES = (
     update(inodes)
     .where(inodes.c.ino == bindparam("b_ino"))
@@ -39,10 +51,32 @@ def get(connection: Connection, revision: RevisionId) -> Revision:
     if row is None:
         raise NotFound(f"There is no revision {revision}.")
     parts = connection.execute(_PARTS, {"id": revision})
+    return _revision(row, tuple(Part(part.number, part.size, part.etag, part.crc32) for part in parts))
+
+
+def _revision(row: Row[Any], parts: Sequence[Part] = ()) -> Revision:
     return Revision(
-        RevisionId(row.id), row.object_key, row.size, row.stored, row.sha256, row.crc32, row.created_ns,
-        tuple(Part(part.number, part.size, part.etag, part.crc32) for part in parts),
-    )  # fmt: skip
+        RevisionId(row.id), row.object_key, row.size, row.stored, row.sha256, row.crc32, row.created_ns, parts
+    )
+
+
+def pending(connection: Connection, after: str, most: int) -> Sequence[Revision]:
+    """In use and without SHA-256 or CRC-32, by id, without their parts."""
+    return [_revision(row) for row in connection.execute(_PENDING, {"after": after, "most": most})]
+
+
+def fill_checksums(session: Session, revision: RevisionId, sha256: str | None, crc32: int | None) -> None:
+    """Fill in what is pending. Raises NotFound, CatalogError for another value than the known one."""
+    row = session.connection.execute(_GET, {"id": revision}).first()
+    if row is None:
+        raise NotFound(f"There is no revision {revision}.")
+    for known, found in ((row.sha256, sha256), (row.crc32, crc32)):
+        if known is not None and found is not None and known != found:
+            raise CatalogError(
+                f"Revision {revision} has the checksum {known}, not {found}; run scrub to find out which."
+            )
+    values = {"sha256": row.sha256 or sha256, "crc32": crc32 if row.crc32 is None else row.crc32}
+    session.connection.execute(_FILL, {"b_id": revision, **values})
 
 
 def commit(
@@ -102,7 +136,7 @@ def _set_bytes(
     if stat.revision is not None:
         _release_unused(session, stat.revision)
     if upload is not None:
-        session.connection.execute(_DROP_UPLOAD, {"id": upload})
+        journal.finish(session, upload)
     session.change(ChangeKind.DATA, stat.ino)
 
 

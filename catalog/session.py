@@ -28,7 +28,7 @@ class Session:
     def __init__(self, connection: Connection, origin: str) -> None:
         self.connection = connection
         self.now = time.time_ns()
-        self._origin = origin
+        self.origin = origin
         ino, seq = connection.execute(_NUMBERS).one()
         self._next_ino = self._first_ino = int(ino)
         self.first_seq = int(seq)
@@ -46,7 +46,7 @@ class Session:
     def change(self, kind: ChangeKind, ino: InodeNo, parent: InodeNo | None = None, name: str | None = None) -> None:
         """Note a change; inode and parent are among the effects."""
         seq = self.first_seq + len(self._changes)
-        self._changes.append(Change(seq, self._origin, kind, ino, parent, name))
+        self._changes.append(Change(seq, self.origin, kind, ino, parent, name))
         self.touch(ino)
         if parent is not None:
             self.touch(parent)

@@ -6,6 +6,9 @@ import stat
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import create_engine, text
 
 from archivia_fs.errors import NotFound
 from archivia_fs.types import (
@@ -23,6 +26,24 @@ from catalog.catalog import Catalog, NewInode
 D = DOCUMENTS_INODE
 FILE = NewInode(stat.S_IFREG | 0o644, 1000, 1000)
 DIR = NewInode(stat.S_IFDIR | 0o755, 1000, 1000)
+
+
+def sql(url: str, *statements: str) -> None:
+    """Behind the catalog's back."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
+
+
+def query(url: str, statement: str) -> list[tuple[Any, ...]]:
+    """What the tables hold."""
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        found = [tuple(row) for row in connection.execute(text(statement))]
+    engine.dispose()
+    return found
 
 
 def file(catalog: Catalog, name: str, parent: InodeNo = D) -> InodeNo:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import sqlite3
 import stat
 import time
+from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
+from sqlalchemy.dialects.sqlite import dialect
 
-from archivia_fs.errors import Exists, InvalidArgument, IsADirectory, NoAttribute, NotFound
+from archivia_fs.errors import CatalogError, Exists, InvalidArgument, IsADirectory, NoAttribute, NotFound
 from archivia_fs.types import (
     DOCUMENTS_INODE,
     ChangeKind,
@@ -24,6 +27,7 @@ from archivia_fs.types import (
     UploadId,
     User,
 )
+from catalog import journal, revisions
 from catalog.catalog import Catalog, Counts, NewInode
 from tests.catalog.helpers import DIR, FILE, D, Heard, complete, file, folder, revision, rows
 
@@ -181,6 +185,48 @@ def test_the_journal_of_uploads(catalog: Catalog) -> None:
     assert [record.upload_id for record in catalog.uploads()] == ["u2"]
     with pytest.raises(NotFound):
         catalog.record_part(UploadId("u1"), Part(3, 1, "e", 1))
+
+
+def test_pending_checksums_are_filled_once(catalog: Catalog) -> None:
+    whole, no_sha, nothing = revision("whole"), revision("a", sha256=None), revision("b", sha256=None)
+    nothing = dataclasses.replace(nothing, crc32=None)
+    for each in (whole, nothing, no_sha):
+        catalog.put_file(D, each.id, each, FILE, mtime_ns=None)
+    catalog.put_file(D, "gone", revision("c", sha256=None), FILE, mtime_ns=None)
+    catalog.put_file(D, "gone", None, FILE, mtime_ns=None)
+    assert catalog.pending_revisions() == [dataclasses.replace(each, parts=()) for each in (no_sha, nothing)]
+    assert [each.id for each in catalog.pending_revisions(limit=1)] == ["a"]
+    assert [each.id for each in catalog.pending_revisions(after="a")] == ["b"]
+    heard = Heard(catalog)
+    catalog.fill_checksums(RevisionId("b"), None, 0)
+    catalog.fill_checksums(RevisionId("b"), "b" * 64, None)
+    catalog.fill_checksums(RevisionId("b"), "b" * 64, 0)
+    found = catalog.revision(RevisionId("b"))
+    assert (found.sha256, found.crc32, found.parts) == ("b" * 64, 0, nothing.parts)
+    for sha256, crc32 in (("c" * 64, None), (None, 1)):
+        with pytest.raises(CatalogError, match="run scrub"):
+            catalog.fill_checksums(RevisionId("b"), sha256, crc32)
+    with pytest.raises(CatalogError):
+        catalog.fill_checksums(RevisionId("a"), "d" * 64, 1)  # the CRC-32 is known
+    assert [each.id for each in catalog.pending_revisions()] == ["a"]
+    assert catalog.revision(RevisionId("b")) == found
+    with pytest.raises(NotFound):
+        catalog.fill_checksums(RevisionId("none"), "a" * 64, 1)
+    assert heard.changes == []
+
+
+def test_what_maintenance_looks_for_has_an_index(tmp_path: Path) -> None:
+    """Its questions cost what they find, not what the archive holds."""
+    Catalog.open(f"sqlite:///{tmp_path}/catalog.db").close()
+    database = sqlite3.connect(tmp_path / "catalog.db")
+    for statement, index in (
+        (revisions._PENDING, "revisions_pending"),
+        (journal._ALIKE, "upload_parts_by_checksum"),
+    ):
+        query = statement.compile(dialect=dialect(paramstyle="named"))
+        plan = database.execute(f"EXPLAIN QUERY PLAN {query}", dict.fromkeys(query.params, 1))
+        assert index in str(plan.fetchall())
+    database.close()
 
 
 def test_users(catalog: Catalog) -> None:

@@ -5,20 +5,9 @@ from __future__ import annotations
 import threading
 import time
 
-from sqlalchemy import create_engine, text
-
 from archivia_fs.types import ChangeKind, Effects
 from catalog.catalog import Catalog
-from tests.catalog.helpers import FILE, D, Heard, file, folder, together
-
-
-def sql(url: str, *statements: str) -> None:
-    """Behind the catalog's back."""
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        for statement in statements:
-            connection.execute(text(statement))
-    engine.dispose()
+from tests.catalog.helpers import FILE, D, Heard, file, folder, sql, together
 
 
 def test_our_changes_are_told_before_the_call_returns(catalog: Catalog) -> None:

@@ -18,8 +18,7 @@ from archivia_fs.errors import CatalogError, CatalogTooNew
 from catalog import schema
 from catalog.catalog import Catalog
 from catalog.models import metadata
-from tests.catalog.helpers import D, file, names
-from tests.catalog.test_feed import sql
+from tests.catalog.helpers import D, file, names, sql
 
 
 def test_the_migrations_make_the_tables_of_the_models(catalog: Catalog, url: str) -> None:

@@ -1,0 +1,133 @@
+"""Who is alive: every open catalog is a gateway that says so now and then, until it is closed.
+
+Owns: the table of gateways, and the thread that refreshes our row. Used by: journal, catalog. Threading: `Presence` has a thread
+of its own, which writes through the writer like everybody; the functions are pure but for the connection given.
+
+A gateway is dead if it has no row, if its process on this machine is gone, or, where that cannot be seen, if it has
+not been heard of for a while. It may be only frozen, so whoever acts on its death makes sure that it fails when it wakes.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Row, bindparam, delete, insert, select, update
+
+from archivia_fs.errors import FsError
+from catalog.engine import clock_ns
+from catalog.models import gateways
+from catalog.session import Session
+from catalog.writer import Writer
+
+log = logging.getLogger(__name__)
+
+REFRESH_SECONDS = 20.0
+DEAD_SECONDS = 90.0  # without a sign of life; four refreshes may be late
+
+_ALL = select(gateways)
+_ADD = insert(gateways)
+_REFRESH = update(gateways).where(gateways.c.origin == bindparam("b_origin")).values(seen_ns=bindparam("now"))
+_DROP = delete(gateways).where(gateways.c.origin == bindparam("b_origin"))
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """`machine` names a running kernel and its space of pids (containers have their own), `born` tells two processes
+    with one pid apart: clock ticks since the machine started."""
+
+    machine: str
+    pid: int
+    born: int
+
+
+@functools.cache
+def _machine() -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()  # another one after a reboot
+    return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+
+
+def _born(pid: int) -> int | None:
+    """When a process started (proc_pid_stat(5), field 22); None if there is none, or it waits only to be reaped."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # field 2 may hold anything
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def this_process() -> Process:
+    """What stands in our row."""
+    born = _born(os.getpid())
+    assert born is not None
+    return Process(_machine(), os.getpid(), born)
+
+
+def is_alive(row: Row[Any], now_ns: int) -> bool:
+    """`row` has the columns of `gateways`, all None if there was none; `now_ns` is the shared clock."""
+    if row.machine is None:
+        return False
+    if row.machine == _machine():
+        return bool(_born(row.pid) == row.born)
+    return bool(now_ns - row.seen_ns < DEAD_SECONDS * 1e9)
+
+
+def refresh(session: Session) -> None:
+    """This process is alive; with the first sign of life of an origin the rows of the dead go."""
+    now = clock_ns(session.connection)
+    if session.connection.execute(_REFRESH, {"b_origin": session.origin, "now": now}).rowcount:
+        return
+    dead = [row.origin for row in session.connection.execute(_ALL).all() if not is_alive(row, now)]
+    for each in dead:
+        session.connection.execute(_DROP, {"b_origin": each})
+    own = this_process()
+    row = {"origin": session.origin, "machine": own.machine, "pid": own.pid, "born": own.born, "seen_ns": now}
+    session.connection.execute(_ADD, row)
+
+
+def leave(session: Session) -> None:
+    """This gateway ends; what it has not finished may be claimed."""
+    session.connection.execute(_DROP, {"b_origin": session.origin})
+
+
+class Presence:
+    """Between `start` and `close` others see that we are alive."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="catalog-presence", daemon=True)
+
+    def start(self) -> None:
+        """Returns at once: a catalog that is busy or on a full disk can still be read."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Whatever we have not finished may be claimed. Idempotent; before the writer is closed."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self._thread.join()
+        try:
+            self._writer.submit(leave)
+        except FsError as error:  # this process ends, which says the same
+            log.debug("The row of this gateway stays: %s", error)
+
+    def _run(self) -> None:
+        failing = False
+        while True:
+            try:
+                self._writer.submit(refresh)
+            except FsError as error:
+                if not failing:
+                    log.warning("Other gateways may not see that this one is alive: %s", error)
+                failing = True
+            else:
+                failing = False
+            if self._closing.wait(REFRESH_SECONDS):
+                return
