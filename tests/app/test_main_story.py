@@ -2,89 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import random
 import signal
-import socket
 import subprocess
-import sys
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-PASSWORD = "correct horse"  # of a throw-away archive
-
-
-class Drive:
-    """`archivia-fs serve --mount` in a process of its own."""
-
-    def __init__(self, directory: Path) -> None:
-        self.home, self.mount = directory / "home", directory / "mnt"
-        self.port = _free_port()
-        self.process: subprocess.Popen[str] | None = None
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            [*PROGRAM, "serve", f"--listen=127.0.0.1:{self.port}", f"--mount={self.mount}"],
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if "Copy in" in line:
-                return
-        raise AssertionError(f"serve ended with {self.process.wait()}")
-
-    def end(self, how: signal.Signals = signal.SIGINT) -> int:
-        assert self.process is not None
-        self.process.send_signal(how)
-        code = self.process.wait(60)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        return code
-
-    def get(self, path: str, **headers: str) -> bytes:
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
-        token = base64.b64encode(f"admin:{PASSWORD}".encode()).decode()
-        request.add_header("Authorization", f"Basic {token}")
-        with urllib.request.urlopen(request, timeout=60) as response:
-            body: bytes = response.read()
-        return body
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*PROGRAM, *arguments], env=self.environment, capture_output=True, text=True, timeout=60, check=False
-        )
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {**os.environ, "ARCHIVIA_HOME": str(self.home), "ARCHIVIA_ADMIN_PASSWORD": PASSWORD}
-
-
-PROGRAM = (sys.executable, "-m", "archivia_fs")
-
-
-@pytest.fixture
-def drive(tmp_path: Path) -> Iterator[Drive]:
-    it = Drive(tmp_path)
-    it.start()
-    yield it
-    if it.process is not None and it.process.poll() is None:
-        it.end()
-    subprocess.run(["umount", "-l", str(it.mount)], check=False, capture_output=True)
-    it.run("store", "stop")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+from tests.app.drive import PROGRAM, Drive
 
 
 @pytest.fixture
