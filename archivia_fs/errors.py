@@ -134,9 +134,15 @@ class StoreRejected(StoreError):
 
 
 class StoreFull(StoreError, NoSpace):
-    """The object store has no room left, or a quota is reached."""
+    """The object store has no room left."""
 
     errno = errno.ENOSPC
+
+
+class QuotaReached(StoreFull):
+    """The object store has room, but not for this bucket or user."""
+
+    errno = errno.EDQUOT
 
 
 class ObjectMissing(StoreError):

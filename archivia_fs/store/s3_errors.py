@@ -21,6 +21,7 @@ from archivia_fs.errors import (
     CorruptData,
     ObjectMissing,
     PreconditionFailed,
+    QuotaReached,
     StoreError,
     StoreFull,
     StoreRejected,
@@ -90,7 +91,8 @@ _KINDS: Mapping[str, type[StoreError]] = {
     "RequestTimeout": StoreUnavailable,
     "SlowDown": StoreUnavailable,
     "XMinioStorageFull": StoreFull,
-    "QuotaExceeded": StoreFull,
+    "QuotaExceeded": QuotaReached,  # Ceph RGW
+    "XMinioAdminBucketQuotaExceeded": QuotaReached,  # MinIO
     "InsufficientStorage": StoreFull,
 }
 _STATUSES: Mapping[int, type[StoreError]] = {
@@ -155,8 +157,14 @@ def _bodiless(code: str) -> bool:
     return code in {"", "404", "NotFound"}
 
 
+_WAYS_OUT: Mapping[type[StoreError], str] = {
+    StoreFull: " It is full: add disk space.",
+    QuotaReached: " The quota is reached: raise it, or remove what is not needed and run `archivia-fs gc`.",
+}
+
+
 def _way_out(kind: type[StoreError]) -> str:
-    return " It is full: add disk space or raise the quota." if kind is StoreFull else ""
+    return _WAYS_OUT.get(kind, "")
 
 
 def _keys_way_out(code: str, config: S3Config) -> str:

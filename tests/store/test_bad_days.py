@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from archivia_fs.errors import ConfigError, CorruptData, StoreError, StoreFull, StoreRejected, StoreUnavailable
+from archivia_fs.errors import (
+    ConfigError,
+    CorruptData,
+    QuotaReached,
+    StoreError,
+    StoreFull,
+    StoreRejected,
+    StoreUnavailable,
+)
 from archivia_fs.store.s3 import S3Config, S3Store
 from archivia_fs.store.s3_errors import S3Failure, to_store_error
 from archivia_fs.types import ObjectKey, UploadId
@@ -112,6 +120,8 @@ def test_the_users_aws_settings_are_not_ours(
         (400, "RequestTimeout", StoreUnavailable),
         (400, "BadDigest", CorruptData),
         (507, "XMinioStorageFull", StoreFull),
+        (403, "QuotaExceeded", QuotaReached),
+        (400, "XMinioAdminBucketQuotaExceeded", QuotaReached),
         (403, "AccessDenied", StoreRejected),
         (403, "RequestTimeTooSkewed", StoreRejected),
         (301, "PermanentRedirect", StoreRejected),
