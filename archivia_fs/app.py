@@ -5,16 +5,18 @@ Owns: the order of start and stop. Used by: cli. Threading: one thread builds an
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
+from typing import TypeVar
 
-from archivia_fs.config import Settings
+from archivia_fs.config import ADMIN, Settings
 from archivia_fs.errors import ConfigError, Exists
 from archivia_fs.store.base import Capabilities
 from archivia_fs.store.embedded import EmbeddedStore
@@ -29,11 +31,12 @@ from catalog.namespace import NewInode
 
 log = logging.getLogger(__name__)
 
-ADMIN = "admin"
 FIRST_COLLECTION = "archive"
 _M_MMAP_THRESHOLD = -3  # mallopt(3)
 _M_ARENA_MAX = -8
 MMAP_FROM = 256 * 1024  # bytes
+
+Room = TypeVar("Room")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,54 +75,24 @@ class Gateway:
             raise ConfigError(f"There is no (enabled) user {user!r}; `archivia-fs user list` shows who there is.")
         return Caller(user, os.getuid(), os.getgid())
 
-    def add_collection(self, name: str, owner: str) -> None:
-        """A top-level folder. Raises Exists, NotFound (the owner)."""
-        check_name(name)
-        self.catalog.add_collection(name, owner, NewInode(stat.S_IFDIR | 0o755, os.getuid(), os.getgid()))
-
     def _start(self) -> None:
         bound_allocator()
         settings = self.settings
         make_home(settings)
-        store = S3Store(self._s3_config())
-        self._undo.append(store.close)
-        if settings.embedded_store:
-            store.ensure_bucket()
+        store, _ = self._enter(open_store(settings))
         stacked = stack(store)
         self.capabilities = stacked.probe()
         self.catalog = Catalog.open(settings.catalog)
         self._undo.append(self.catalog.close)
         self.catalog.forget_orphans()
-        self._first_start()
+        self.first_user = first_start(self.catalog, settings)
         self.vfs = Vfs(self.catalog, stacked, VfsOptions(spill_dir=settings.spill_dir, memory=settings.memory))
         self._undo.append(self.vfs.close)
 
-    def _s3_config(self) -> S3Config:
-        settings = self.settings
-        if not settings.embedded_store:
-            return S3Config(
-                settings.s3_endpoint,
-                settings.s3_bucket,
-                settings.s3_access_key,
-                settings.s3_secret_key.get_secret_value(),
-                settings.s3_region,
-            )
-        embedded = EmbeddedStore(settings.home)
-        self._undo.append(embedded.leave)
-        access = embedded.start()
-        return S3Config(access.endpoint, access.bucket, access.access_key, access.secret_key)
-
-    def _first_start(self) -> None:
-        if self.catalog.users():
-            return
-        given = self.settings.admin_password.get_secret_value()
-        password = given or secrets.token_urlsafe(12)
-        try:
-            self.catalog.add_user(ADMIN, hash_password(password), admin=True)
-            self.add_collection(FIRST_COLLECTION, ADMIN)
-        except Exists:  # another process was first
-            return
-        self.first_user = FirstUser(ADMIN, None if given else password)
+    def _enter(self, room: contextlib.AbstractContextManager[Room]) -> Room:
+        inside = room.__enter__()
+        self._undo.append(lambda: room.__exit__(None, None, None))
+        return inside
 
     def _stop(self) -> None:
         while self._undo:
@@ -128,6 +101,52 @@ class Gateway:
                 undo()
             except Exception:
                 log.exception("Something could not be closed")
+
+
+@contextlib.contextmanager
+def open_store(settings: Settings) -> Iterator[tuple[S3Store, S3Config]]:
+    """The object store of the settings, unprobed, and where it is. The embedded one is started if it does not run, and stopped by
+    the last who leaves. Raises StoreError."""
+    embedded = EmbeddedStore(settings.home) if settings.embedded_store else None
+    try:
+        if embedded is not None:
+            access = embedded.start()
+            config = S3Config(access.endpoint, access.bucket, access.access_key, access.secret_key)
+        else:
+            secret = settings.s3_secret_key.get_secret_value()
+            config = S3Config(
+                settings.s3_endpoint, settings.s3_bucket, settings.s3_access_key, secret, settings.s3_region
+            )
+        store = S3Store(config)
+        try:
+            if embedded is not None:
+                store.ensure_bucket()
+            yield store, config
+        finally:
+            store.close()
+    finally:
+        if embedded is not None:
+            embedded.leave()
+
+
+def first_start(catalog: Catalog, settings: Settings) -> FirstUser | None:
+    """Give an empty catalog its first user and collection; None if it has users. Say the password: it is known only now."""
+    if catalog.users():
+        return None
+    given = settings.admin_password.get_secret_value()
+    password = given or secrets.token_urlsafe(12)
+    try:
+        catalog.add_user(ADMIN, hash_password(password), admin=True)
+        add_collection(catalog, FIRST_COLLECTION, ADMIN)
+    except Exists:  # another process was first
+        return None
+    return FirstUser(ADMIN, None if given else password)
+
+
+def add_collection(catalog: Catalog, name: str, owner: str) -> None:
+    """A top-level folder. Raises Exists, NotFound (the owner), InvalidName, NameTooLong."""
+    check_name(name)
+    catalog.add_collection(name, owner, NewInode(stat.S_IFDIR | 0o755, os.getuid(), os.getgid()))
 
 
 def make_home(settings: Settings) -> None:

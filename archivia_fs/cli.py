@@ -8,42 +8,112 @@ Exit codes: 0 done; 1 some of it failed; 2 wrong use or settings; 3 the object s
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sys
+from typing import Any
 
 import typer
+import typer.main
 
-from archivia_fs.commands import accounts, doors, state
-from archivia_fs.commands.common import err
-from archivia_fs.errors import CatalogError, FsError, MountError, StoreError
+from archivia_fs.commands import accounts, doors, state, stores, unmounting
+from archivia_fs.commands.common import err, shared_options
+from archivia_fs.errors import Busy, CatalogError, FsError, MountError, NoSpace, StoreError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="An S3 bucket as a network drive.")
+EPILOG = (
+    "Exit codes: 0 done; 1 some of it failed; 2 wrong use or settings; 3 store; 4 catalog; 5 mount; 130 interrupted."
+)
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="An S3 bucket as a network drive.", epilog=EPILOG,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)  # fmt: skip
 for module in (
     doors,
+    unmounting,
     state,
     accounts,
+    stores,
 ):
     app.add_typer(module.commands)
+
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
     """The program. Errors are one line and an exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names need not suit the terminal
+    code = run()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # who read it has gone
+            code = code or 1
+    if code == 130:  # at once: the interpreter's own end would wait for threads that wait for the store
+        os._exit(code)
+    sys.exit(code)
+
+
+def run() -> int:
+    """Run the command of sys.argv; the exit code. Says what went wrong."""
     try:
-        app(standalone_mode=True)
-    except FsError as error:
-        err.print(f"[bold red]Error:[/] {error}", markup=True)
-        sys.exit(exit_code(error))
+        command()()
+    except SystemExit as done:  # the usual end, and wrong use
+        return done.code if isinstance(done.code, int) else 0
     except KeyboardInterrupt:
-        sys.exit(130)
+        return 130
+    except FsError as error:
+        _say(str(error), error)
+        return exit_code(error)
+    except ImportError as error:
+        _say(f"A part of the program cannot be loaded: {error}. `archivia-fs doctor` says what is missing.", error)
+    except BrokenPipeError:
+        return 1
+    except OSError as error:
+        _say(_os_error(error), error)
+    return 2
+
+
+def command() -> Any:
+    """The whole tree of commands, each with the shared options."""
+    shared = typer.Typer(add_completion=False)
+    shared.command()(shared_options)
+    options = [option for option in typer.main.get_command(shared).params if option.name != "help"]
+
+    def give(each: Any) -> None:
+        if hasattr(each, "commands"):
+            for child in each.commands.values():
+                give(child)
+        else:
+            each.params.extend(options)
+
+    whole = typer.main.get_command(app)
+    give(whole)
+    return whole
 
 
 def exit_code(error: FsError) -> int:
     """The one table from errors to exit codes."""
     if isinstance(error, StoreError):
         return 3
-    if isinstance(error, CatalogError):
+    if isinstance(error, CatalogError | NoSpace):  # the store's own NoSpace is a StoreError
         return 4
-    if isinstance(error, MountError):
+    if isinstance(error, MountError | Busy):
         return 5
     return 2
+
+
+def _say(message: str, error: Exception) -> None:
+    err.print("Error:", style="bold red", end=" ")
+    err.print(message)
+    log.debug("Where it came from", exc_info=error)
+
+
+def _os_error(error: OSError) -> str:
+    what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"The disk is full ({what}). Make room, or set ARCHIVIA_HOME to a folder on another disk."
+    return f"The system refused: {what}. Check the folder's rights, or set ARCHIVIA_HOME to another."

@@ -18,6 +18,7 @@ from archivia_fs.errors import ConfigError
 
 PREFIX = "ARCHIVIA_"
 FILE_NAME = "archivia-fs.toml"
+ADMIN = "admin"  # the first user, and whom a mount acts as
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"\s*(\d+)\s*([KMGT]?)(?:i?B)?\s*", re.IGNORECASE)
 MEMORY_MIN = 32 << 20
@@ -91,8 +92,9 @@ def default_home() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "archivia-fs"
 
 
-def load(flags: dict[str, Any], environment: dict[str, str] | None = None) -> Settings:
-    """Settings from all sources. Raises ConfigError that names the setting and the way out."""
+def load(flags: dict[str, Any], environment: dict[str, str] | None = None, *, file: Path | None = None) -> Settings:
+    """Settings from all sources; `file` is read instead of the home's archivia-fs.toml, and then may set `home` too. Raises
+    ConfigError that names the setting and the way out."""
     environment = dict(os.environ) if environment is None else environment
     known = set(Settings.model_fields)
     from_environment: dict[str, Any] = {}
@@ -103,8 +105,10 @@ def load(flags: dict[str, Any], environment: dict[str, str] | None = None) -> Se
                 raise ConfigError(_unknown(name, [PREFIX + each.upper() for each in known]))
             from_environment[key] = value
     given = {key: value for key, value in flags.items() if value is not None}
-    home = Path(given.get("home") or from_environment.get("home") or default_home()).absolute()
-    merged = {**_read_file(home / FILE_NAME, known), **from_environment, **given, "home": home}
+    named = {**(_read_file(file, known) if file is not None else {}), **from_environment, **given}
+    home = Path(named.get("home") or default_home()).absolute()
+    own = _read_file(home / FILE_NAME, known, optional=True) if file is None else {}
+    merged = {**own, **named, "home": home}
     try:
         return Settings(**merged)
     except ValidationError as error:
@@ -113,13 +117,17 @@ def load(flags: dict[str, Any], environment: dict[str, str] | None = None) -> Se
         raise ConfigError(where + str(first["msg"]).removeprefix("Value error, ")) from error
 
 
-def _read_file(path: Path, known: set[str]) -> dict[str, Any]:
+def _read_file(path: Path, known: set[str], *, optional: bool = False) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}.") from error
+    except FileNotFoundError as error:
+        if optional:
+            return {}
+        raise ConfigError(f"{path}, the file of settings, does not exist.") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f'{path} is not TOML: {error}. A line looks like: memory = "512MiB"') from error
     for key in values:
         if key not in known:
             raise ConfigError(f"{path}: " + _unknown(key, list(known)))

@@ -1,37 +1,139 @@
-"""What all commands share: options with one meaning, the two consoles, how facts are printed.
+"""What all commands share: the options that every command has, settings, the two consoles, how facts are printed.
 
 Owns: nothing that lasts. Used by: the other modules here, and cli. Threading: the main thread.
 
-A module of this package has `commands`, a typer app; cli.py adds it with one line.
+A module of this package has `commands`, a typer app; cli.py adds it with one line. Its commands take `ctx: typer.Context` for
+`open_gateway(ctx)` or `open_catalog(ctx)`, and import what is heavy (the app, the doors) when they run: `--help` and
+`doctor` then answer quickly, and even where a library is missing.
 """
 
 from __future__ import annotations
 
+import contextlib
+import enum
 import json
+import logging
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from archivia_fs import config
-from archivia_fs.app import Gateway
+from archivia_fs.config import ADMIN, Settings
 from archivia_fs.errors import ConfigError
 
-out = Console(highlight=False, soft_wrap=True, markup=False)
-err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+if TYPE_CHECKING:
+    from archivia_fs.app import FirstUser, Gateway
+    from catalog.catalog import Catalog
 
-Home = Annotated[Path | None, typer.Option(help="Folder of the state (ARCHIVIA_HOME).")]
-User = Annotated[str, typer.Option(help="The user of the archive it acts as.")]
-Json = Annotated[bool, typer.Option("--json", help="For scripts.")]
+OWN_LOGGERS = ("archivia_fs", "catalog", "fuse", "webdav")
+UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+User = Annotated[str, typer.Option(help=f"The user of the archive it acts as (default: {ADMIN}).", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="For scripts: JSON on standard output.")]
 PasswordStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
 
 
-def open_gateway(home: Path | None) -> Gateway:
-    """The Gateway of the settings, to be entered with `with`. Raises ConfigError."""
-    return Gateway(config.load({"home": home}))
+class LogLevel(enum.StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(slots=True)
+class Shared:
+    """The values of the options that every command has."""
+
+    home: Path | None = None
+    config: Path | None = None
+
+
+def _keep(ctx: typer.Context, param: typer.CallbackParam, value: Path | None) -> None:
+    if value is not None:
+        setattr(ctx.ensure_object(Shared), str(param.name), value)
+
+
+def _set_level(value: LogLevel) -> None:
+    """Only our own packages: what libraries say at `debug` is for their authors, and too much."""
+    for name in OWN_LOGGERS:
+        logging.getLogger(name).setLevel(value.upper())
+
+
+_PANEL = "Options of every command"
+
+
+def shared_options(
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the state (ARCHIVIA_HOME).", callback=_keep, expose_value=False, rich_help_panel=_PANEL
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of settings, instead of archivia-fs.toml in the home.",
+            callback=_keep,
+            expose_value=False,
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    log_level: Annotated[
+        LogLevel,
+        typer.Option(
+            help="How much is told on standard error.", callback=_set_level, expose_value=False, rich_help_panel=_PANEL
+        ),
+    ] = LogLevel.WARNING,
+) -> None:
+    """A command that is never run: cli gives its options to all others."""
+
+
+def load_settings(ctx: typer.Context) -> Settings:
+    """Flags over environment over file. Raises ConfigError."""
+    shared = ctx.ensure_object(Shared)
+    return config.load({"home": shared.home}, file=shared.config)
+
+
+@contextlib.contextmanager
+def open_gateway(ctx: typer.Context) -> Iterator[Gateway]:
+    """Store, catalog and core. Raises ConfigError, StoreError, CatalogError."""
+    from archivia_fs.app import Gateway
+
+    with Gateway(load_settings(ctx)) as gateway:
+        tell_first_user(gateway.first_user)
+        yield gateway
+
+
+@contextlib.contextmanager
+def open_catalog(ctx: typer.Context) -> Iterator[Catalog]:
+    """The catalog alone, for what needs no store. Raises ConfigError, CatalogError."""
+    from archivia_fs.app import first_start, make_home
+    from catalog.catalog import Catalog
+
+    settings = load_settings(ctx)
+    make_home(settings)
+    catalog = Catalog.open(settings.catalog)
+    try:
+        tell_first_user(first_start(catalog, settings))
+        yield catalog
+    finally:
+        catalog.close()
+
+
+def tell_first_user(first: FirstUser | None) -> None:
+    """The one moment in which the password is known. On standard error: standard output may be read by a script."""
+    if first is not None:
+        shown = first.password or "(from ARCHIVIA_ADMIN_PASSWORD)"
+        err.print(f"A new archive. Its first user is {first.name}, password {shown} (shown this once).")
 
 
 def print_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
@@ -39,19 +141,43 @@ def print_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
+    width = max(len(name) for name in facts) + 2
     for name, value in facts.items():
-        out.print(f"{name.replace('_', ' '):20} {value}")
+        out.print(f"{name.replace('_', ' '):{width}}{'-' if value is None else value}")
 
 
 def print_json(value: object) -> None:
-    """Indented on a terminal and off it: a person may read it too."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """One JSON text. Dataclasses become objects; names that are not UTF-8 keep their bytes as lone surrogates, escaped."""
+    sys.stdout.write(json.dumps(value, indent=2, default=_plain) + "\n")
+
+
+def _plain(value: Any) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+def shown(name: str | Path) -> str:
+    """A name as a terminal may see it: what is not printable (or not UTF-8) is escaped."""
+    text = os.fspath(name)
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def size_text(size: float) -> str:
+    """1536 is "1.5 KiB"; units are powers of 1024."""
+    for unit in UNITS:
+        if size < 1024 or unit == UNITS[-1]:
+            break
+        size /= 1024
+    return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
 
 
 def ask_password(from_stdin: bool) -> str:
     """One line of standard input, or asked for twice. Raises ConfigError for an empty one."""
     if from_stdin:
         password = sys.stdin.readline().rstrip("\n")
+    elif not sys.stdin.isatty():
+        raise ConfigError("There is no terminal to ask for the password; say --password-stdin and send it there.")
     else:
         password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     if not password:

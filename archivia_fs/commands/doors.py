@@ -1,40 +1,50 @@
-"""The doors: `serve`, `mount`, `umount`.
+"""The doors: `serve` and `mount`.
 
-Owns: signals, the order in which doors open and close, what is said when they are open. Used by: cli.
+Owns: the order in which doors open and close, what is said when they are open. Used by: cli.
 Threading: the main thread; doors run in theirs.
 """
 
 from __future__ import annotations
 
 import contextlib
-import signal
+import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archivia_fs.app import ADMIN, Gateway
-from archivia_fs.commands.common import Home, User, err, open_gateway, out
-from archivia_fs.errors import ConfigError
-from fuse.mount import FuseMount, MountOptions
-from fuse.mountpoint import unmount
-from webdav.server import WebDavOptions, WebDavServer
+from archivia_fs.commands.common import User, err, load_settings, out
+from archivia_fs.commands.service import Stop, in_background, notify, stop_on_signals
+from archivia_fs.config import ADMIN
+from archivia_fs.errors import Busy, ConfigError, MountError
 
+if TYPE_CHECKING:
+    from archivia_fs.app import Gateway
+    from fuse.mount import FuseMount, MountOptions
+    from webdav.server import WebDavOptions, WebDavServer
+
+log = logging.getLogger(__name__)
 commands = typer.Typer()
 
 ReadOnly = Annotated[bool, typer.Option("--read-only", help="Nothing can be changed through the mount.")]
 AllowOther = Annotated[bool, typer.Option("--allow-other", help="Other users of this machine may use the mount.")]
 Xattr = Annotated[bool, typer.Option("--xattr", help="Answer extended attributes (costs a request per write).")]
-Subtree = Annotated[str, typer.Option(help="The folder of the drive that becomes the mount's top.")]
+Subtree = Annotated[str, typer.Option(metavar="PATH", help="The folder of the drive that becomes the mount's top.")]
+
+MOUNT_SECONDS = 30.0  # for the kernel to ask its first question after mount(2)
+READERS_SECONDS = 10.0  # at the end: for those who only read, or stand in a folder
+FORCED_SECONDS = 5.0  # a second signal: for the mount to go
+TELL_SECONDS = 5.0
 
 
 @commands.command()
 def serve(
+    ctx: typer.Context,
     listen: Annotated[str, typer.Option(help="Address of the WebDAV server.", metavar="HOST:PORT")] = "127.0.0.1:8080",
-    mount: Annotated[Path | None, typer.Option(help="Mount the drive here too.")] = None,
-    home: Home = None,
+    mount: Annotated[Path | None, typer.Option(metavar="DIRECTORY", help="Mount the drive here too.")] = None,
     read_only: ReadOnly = False,
     allow_other: AllowOther = False,
     xattr: Xattr = False,
@@ -43,126 +53,218 @@ def serve(
     certificate: Annotated[Path | None, typer.Option(help="PEM file for TLS.")] = None,
     private_key: Annotated[Path | None, typer.Option(help="PEM file for TLS.")] = None,
     insecure_basic: Annotated[
-        bool, typer.Option("--insecure-basic", help="Passwords in clear beyond loopback.")
+        bool, typer.Option("--insecure-basic", help="Allow passwords in clear beyond this machine.")
     ] = False,
 ) -> None:
-    """Serve the drive over WebDAV, and mount it with --mount."""
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdigit():
-        raise ConfigError(f"--listen {listen}: write HOST:PORT, for example 127.0.0.1:8080.")
-    with open_gateway(home) as gateway, contextlib.ExitStack() as doors:
-        door = WebDavServer(
-            gateway.vfs,
-            WebDavOptions(
-                host=host.strip("[]"),
-                port=int(port),
-                certificate=certificate,
-                private_key=private_key,
-                insecure_basic=insecure_basic,
-            ),
-        )
-        door.start()
-        doors.callback(door.stop)
-        stop = _stop_on_signals(doors)
-        mounted = None
-        if mount is not None:
-            gateway.caller(user)
-            options = MountOptions(user, subtree, read_only, allow_other, xattr)
-            mounted = _run_mount(FuseMount(gateway.vfs, mount, options), doors, stop)
-        _announce(gateway, door.url, mount)
-        stop.wait()
-        _drain(gateway)
-        if mounted is not None:
-            mounted()
+    """Serve the drive over WebDAV, and mount it with --mount, until Ctrl-C.
+
+    Ctrl-C (or SIGTERM) waits for open uploads. A second Ctrl-C drops them: the old contents stay.
+
+    Examples:
+
+    \b
+      archivia-fs serve
+      archivia-fs serve --mount ./archive
+      archivia-fs serve --listen 0.0.0.0:8443 --certificate cert.pem --private-key key.pem
+    """
+    host, port = parse_address(listen)
+    with stop_on_signals() as stop, _gateway(ctx) as gateway:
+        from fuse.mount import MountOptions
+        from webdav.server import WebDavOptions
+
+        doors = Doors(gateway, stop)
+        with doors.closing():
+            doors.serve(WebDavOptions(
+                host=host, port=port, certificate=certificate, private_key=private_key, insecure_basic=insecure_basic
+            ))  # fmt: skip
+            if mount is not None:
+                doors.mount(mount, MountOptions(user, subtree, read_only, allow_other, xattr))
+            doors.run()
 
 
 @commands.command("mount")
 def mount_command(
+    ctx: typer.Context,
     directory: Path,
-    home: Home = None,
     subtree: Subtree = "/",
     read_only: ReadOnly = False,
     allow_other: AllowOther = False,
     xattr: Xattr = False,
     user: User = ADMIN,
+    daemon: Annotated[
+        bool, typer.Option("--daemon", help="Return when the mount answers, and go on in the background.")
+    ] = False,
 ) -> None:
-    """Mount the drive on DIRECTORY, in the foreground, until Ctrl-C or `archivia-fs umount DIRECTORY`."""
-    with open_gateway(home) as gateway, contextlib.ExitStack() as doors:
-        gateway.caller(user)
-        stop = _stop_on_signals(doors)
-        options = MountOptions(user, subtree, read_only, allow_other, xattr)
-        end = _run_mount(FuseMount(gateway.vfs, directory, options), doors, stop)
-        _announce(gateway, None, directory)
-        stop.wait()
-        _drain(gateway)
-        end()
+    """Mount the drive on DIRECTORY, until Ctrl-C or `archivia-fs umount DIRECTORY`.
+
+    DIRECTORY is empty, or does not exist yet. With --daemon, messages go to the folder `log` in the home once the mount
+    answers; what goes wrong before is shown here, and is in the exit code.
+
+    Examples:
+
+    \b
+      archivia-fs mount ./archive
+      archivia-fs mount /mnt/roll-03 --subtree /Documents/archive/roll-03 --read-only
+      archivia-fs mount /mnt/archive --allow-other --daemon
+    """
+    settings = load_settings(ctx)
+    ready = in_background(settings.home / "log" / log_name(directory)) if daemon else None
+    with stop_on_signals() as stop, _gateway(ctx) as gateway:
+        from fuse.mount import MountOptions
+
+        doors = Doors(gateway, stop)
+        with doors.closing():
+            doors.mount(directory, MountOptions(user, subtree, read_only, allow_other, xattr))
+            doors.run(ready)
 
 
-@commands.command()
-def umount(directory: Path) -> None:
-    """Unmount DIRECTORY cleanly."""
-    unmount(directory)
+def parse_address(text: str) -> tuple[str, int]:
+    """ "127.0.0.1:8080", "[::1]:8080" to host and port; port 0 lets the system choose. Raises ConfigError."""
+    host, _, port = text.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise ConfigError(f"--listen {text}: write HOST:PORT, for example 127.0.0.1:8080 or [::1]:8080.")
+    return host.strip("[]"), int(port)
 
 
-def _run_mount(mount: FuseMount, doors: contextlib.ExitStack, stop: threading.Event) -> Callable[[], None]:
-    """Mount, and serve in a thread of its own; returns the way to end it. If the mount ends by itself, all stops."""
-    mount.mount()
+def log_name(directory: Path) -> str:
+    """ "/mnt/archive" has the log "mount-mnt-archive.log"."""
+    return f"mount-{str(directory.absolute()).strip('/').replace('/', '-')[-200:]}.log"
 
-    def run() -> None:
+
+class Doors:
+    """Open them, `run()`, and leave `closing()`."""
+
+    def __init__(self, gateway: Gateway, stop: Stop) -> None:
+        self._gateway = gateway
+        self._stop = stop
+        self._webdav: WebDavServer | None = None
+        self._mount: FuseMount | None = None
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
+
+    def serve(self, options: WebDavOptions) -> None:
+        """Open the WebDAV door. Raises ConfigError."""
+        from webdav.server import WebDavServer
+
+        door = WebDavServer(self._gateway.vfs, options)
+        door.start()
+        self._webdav = door
+
+    def mount(self, directory: Path, options: MountOptions) -> None:
+        """Mount, and wait until the mount answers. If it ends by itself later, all stops. Raises MountError, Busy, ConfigError."""
+        from fuse.mount import FuseMount
+
+        self._gateway.caller(options.user)
+        mount = FuseMount(self._gateway.vfs, directory, options)
+        mount.mount()
+        self._mount = mount
+
+        def run() -> None:
+            try:
+                mount.run()
+            except BaseException as error:  # noqa: BLE001 - raised again by `run`, in the main thread
+                self._failure = error
+            finally:
+                self._stop.asked.set()
+
+        self._thread = threading.Thread(target=run, name="fuse", daemon=True)
+        self._thread.start()
+        end = time.monotonic() + MOUNT_SECONDS
+        while not mount.ready.wait(0.1):
+            self._check()
+            if mount.finished.is_set() or time.monotonic() > end:
+                raise MountError(f"The mount at {directory} does not answer; unmount it and try again.")
+
+    def run(self, ready: Callable[[], None] | None = None) -> None:
+        """Say that all is open, and return when it shall close and everything is uploaded. Raises MountError if the mount broke.
+        `ready` is called when all is said: from then on we are in the background."""
+        self._stop.serving = True
+        self._announce("Ctrl-C" if ready is None else f"`archivia-fs umount {self._places()}`")
+        if ready is not None:
+            ready()
+        notify("READY=1", f"STATUS={self._places()}")
+        self._stop.asked.wait()
+        notify("STOPPING=1")
+        self._check()
+        self._drain()
+
+    @contextlib.contextmanager
+    def closing(self) -> Iterator[None]:
+        """Close at the end, the mount first; at once if the end is an error or an interruption."""
         try:
-            mount.run()
-        finally:
-            stop.set()
+            yield
+            self._unmount()
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and self._stop.serving:
+                err.print("Ending at once: uploads that are not complete are dropped, the old contents stay.")
+            with contextlib.suppress(Busy, MountError):
+                if self._mount is not None:
+                    self._mount.unmount(force=True, timeout=FORCED_SECONDS)
+            if self._webdav is not None:
+                self._webdav.stop(0)
+            raise
+        if self._webdav is not None:
+            self._webdav.stop()
 
-    thread = threading.Thread(target=run, name="fuse", daemon=True)
-    thread.start()
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise MountError(f"The mount broke down: {self._failure!r}. What was not closed keeps its old content.")
 
-    def end() -> None:
-        if thread.is_alive():
-            mount.unmount()
-            thread.join(60)
+    def _drain(self) -> None:
+        """Wait for open uploads, and say so now and then; the service manager is asked for patience."""
+        told = 0.0
 
-    doors.callback(end)
-    return end
+        def tell(left: int) -> None:
+            nonlocal told
+            notify("EXTEND_TIMEOUT_USEC=30000000", f"STATUS=Waiting for {left} open upload(s)")
+            if told == 0 or time.monotonic() - told > TELL_SECONDS:
+                told = time.monotonic()
+                out.print(f"Waiting for {left} open upload(s); Ctrl-C again drops them.")
+
+        self._gateway.vfs.drain(tell)
+
+    def _unmount(self) -> None:
+        """Everything is uploaded: those who still read are waited for a little, and then cut off."""
+        if self._mount is None or self._thread is None:
+            return
+        end = time.monotonic() + READERS_SECONDS
+        told = False
+        while self._thread.is_alive():
+            try:
+                self._mount.unmount()
+            except Busy as error:
+                if not told:
+                    out.print(f"{error} In {READERS_SECONDS:.0f} s it is cut off.")
+                    told = True
+                if time.monotonic() > end:
+                    self._mount.unmount(force=True)
+                time.sleep(0.2)
+            self._thread.join(0.2)
+        self._check()
+
+    def _places(self) -> str:
+        return ", ".join(
+            place for place in (self._webdav and self._webdav.url, self._mount and str(self._mount.path)) if place
+        )
+
+    def _announce(self, ending: str) -> None:
+        out.print(f"Archivia FS is ready. {ending} ends it.")
+        if self._webdav is not None:
+            out.print(f"  WebDAV   {self._webdav.url}")
+        if self._mount is not None:
+            out.print(f"  Mount    {self._mount.path}")
+        first = self._gateway.first_user
+        if first is not None:
+            shown = first.password or "(from ARCHIVIA_ADMIN_PASSWORD)"
+            out.print(f"  User     {first.name}   password {shown}   (shown this once)")
+        if self._mount is not None:
+            out.print(f"  Copy in  rsync -a --info=progress2 FOLDER {self._mount.path}/Documents/archive/")
+        out.file.flush()
 
 
-def _stop_on_signals(doors: contextlib.ExitStack) -> threading.Event:
-    """SIGINT and SIGTERM ask to stop; a second one ends at once, and what is uncommitted is lost."""
-    stop = threading.Event()
+@contextlib.contextmanager
+def _gateway(ctx: typer.Context) -> Iterator[Gateway]:
+    from archivia_fs.app import Gateway
 
-    def ask(_number: int, _frame: object) -> None:
-        if stop.is_set():
-            err.print("Ending at once: uploads that are not complete are dropped, the old contents stay.")
-            raise KeyboardInterrupt
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        doors.callback(signal.signal, number, signal.signal(number, ask))
-    return stop
-
-
-def _drain(gateway: Gateway) -> None:
-    """Wait for open uploads, and say so."""
-    said = False
-
-    def tell(left: int) -> None:
-        nonlocal said
-        if not said:
-            out.print(f"Waiting for {left} open upload(s); Ctrl-C again drops them.")
-            said = True
-
-    gateway.vfs.drain(tell)
-
-
-def _announce(gateway: Gateway, url: str | None, mount: Path | None) -> None:
-    out.print("Archivia FS is ready. Ctrl-C ends it.")
-    if url is not None:
-        out.print(f"  WebDAV   {url}")
-    if mount is not None:
-        out.print(f"  Mount    {mount.absolute()}")
-    first = gateway.first_user
-    if first is not None:
-        shown = first.password or "(from ARCHIVIA_ADMIN_PASSWORD)"
-        out.print(f"  User     {first.name}   password {shown}   (shown this once)")
-    if mount is not None:
-        out.print(f"  Copy in  rsync -a --info=progress2 FOLDER {mount.absolute()}/Documents/archive/")
+    with Gateway(load_settings(ctx)) as gateway:
+        yield gateway
