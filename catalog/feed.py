@@ -105,7 +105,7 @@ class Feed:
         while not self._closing.wait(self._poll_interval):
             with self.order:
                 version = self._version(connection)
-                if version == known:
+                if version == (known if is_sqlite(connection) else self._told):
                     continue
                 with snapshot(connection):
                     foreign = self.missed(connection, last_seq(connection))
@@ -114,7 +114,9 @@ class Feed:
                     self.tell(foreign)
 
     def _version(self, connection: Connection) -> int:
-        """A number that is another one after somebody else committed; costs microseconds on SQLite."""
+        """What tells whether to look. SQLite: a number that is another one after somebody else committed, for microseconds.
+        PostgreSQL: the last change, to be compared with the last one told, for an older catalog may have been restored to the very
+        number that this thread saw before."""
         if is_sqlite(connection):
             return int(connection.exec_driver_sql("PRAGMA data_version").scalar_one())
         return last_seq(connection)

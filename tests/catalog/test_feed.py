@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
+
 from archivia_fs.types import ChangeKind, Effects
 from catalog.catalog import Catalog
 from tests.catalog.helpers import FILE, D, Heard, file, folder, sql, together
@@ -117,6 +119,37 @@ def test_a_restored_older_catalog_is_noticed(catalog: Catalog, url: str) -> None
     while heard.changes[-1].kind is not ChangeKind.RESET:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_catalog_restored_to_the_number_last_seen_is_noticed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The poller saw number 1; before it looks again 2 is told by the writer, and the catalog goes back to 1."""
+    catalog = Catalog.open(url, poll_interval=0.01)
+    may_look, has_looked = threading.Semaphore(0), threading.Semaphore(0)
+    closing = catalog._feed._closing
+
+    def wait(_seconds: float) -> bool:
+        has_looked.release()
+        may_look.acquire()
+        return closing.is_set()
+
+    def look() -> None:
+        may_look.release()
+        assert has_looked.acquire(timeout=10)
+
+    try:
+        heard = Heard(catalog)
+        monkeypatch.setattr(closing, "wait", wait)
+        assert has_looked.acquire(timeout=10)
+        file(catalog, "a")
+        look()
+        file(catalog, "b")
+        sql(url, "DELETE FROM changes WHERE seq > 1", "UPDATE archive SET next_seq = 2")
+        look()
+        assert [c.kind for c in heard.changes] == [ChangeKind.ENTRY_ADDED] * 2 + [ChangeKind.RESET]
+    finally:
+        monkeypatch.undo()
+        may_look.release()
+        catalog.close()
 
 
 def test_the_log_is_trimmed(catalog: Catalog, url: str) -> None:
