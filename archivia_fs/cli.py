@@ -17,7 +17,7 @@ from typing import Any
 import typer
 import typer.main
 
-from archivia_fs.commands import accounts, doors, state, stores, unmounting
+from archivia_fs.commands import accounts, doors, imports, state, stores, unmounting
 from archivia_fs.commands.common import err, shared_options
 from archivia_fs.errors import Busy, CatalogError, FsError, MountError, NoSpace, StoreError
 
@@ -32,6 +32,7 @@ app = typer.Typer(
 for module in (
     doors,
     unmounting,
+    imports,
     state,
     accounts,
     stores,
@@ -74,6 +75,12 @@ def run() -> int:
         return 1
     except OSError as error:
         _say(_os_error(error), error)
+    except Exception as error:  # noqa: BLE001 - a person gets a sentence
+        _say(
+            f"A fault of Archivia FS itself ({type(error).__name__}: {error}). Run it with --log-level debug and report it.",
+            error,
+        )
+        return 1
     return 2
 
 

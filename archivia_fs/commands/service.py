@@ -20,6 +20,7 @@ from types import FrameType
 
 LOG_BYTES = 1 << 20  # of one daemon's log; as many again for each of the older ones
 LOG_OLDER = 3
+CLEANING_SECONDS = 45.0  # stopping the embedded store may take 30 of them
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 class Stop:
     """Before `serving` a signal interrupts (KeyboardInterrupt). Then the first asks to stop, the second interrupts, and any
-    further one is ignored, so that it cannot hurt the cleaning up."""
+    further one is ignored, so that it cannot hurt the cleaning up; which may take CLEANING_SECONDS, then the process ends."""
 
     def __init__(self) -> None:
         self.asked = threading.Event()
@@ -39,6 +40,9 @@ class Stop:
             self.asked.set()
         elif not self._interrupted:
             self._interrupted = True
+            limit = threading.Timer(CLEANING_SECONDS, os._exit, (130,))
+            limit.daemon = True
+            limit.start()
             raise KeyboardInterrupt
 
 
