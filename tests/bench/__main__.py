@@ -1,4 +1,4 @@
-"""`python -m tests.bench [--size 1GiB] [--only NAME,…] [--rows NAME,…] [--rounds N] [--quick] [--streams] [--json FILE]`.
+"""`python -m tests.bench [--size 1GiB] [--only NAME,…] [--rows NAME,…] [--all] [--rounds N] [--quick] [--streams] [--json FILE]`.
 
 Owns: one run. Names: ours, rclone, juicefs, s3fs, direct, each optionally with -fuse or -webdav.
 Exit code 1 when a row of ours failed.
@@ -23,8 +23,9 @@ from rich.console import Console
 
 from tests.bench.contenders import CONTENDERS
 from tests.bench.doors import Contender, Place, Unavailable, s3_client
+from tests.bench.measures import LONG, SMALL_BYTES, Measure, Workload
 from tests.bench.processes import BenchError, drop_caches
-from tests.bench.rows import SMALL_BYTES, Measure, Workload, measure, rows
+from tests.bench.rows import measure, rows
 from tests.bench.streams import eight_streams
 from tests.bench.table import Results, Sample, machine, show
 from tests.s3_servers import S3Server, seaweedfs
@@ -44,7 +45,9 @@ def main() -> int:
     results = Results([])
     with contextlib.ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="archivia-bench-", dir=arguments.dir)))
-        workload = _workload(work, arguments.size)
+        workload = _workload(work, arguments.size, arguments.files)
+        every = frozenset(row.name for row in rows(workload))
+        wanted = arguments.rows or (every if arguments.all else every - LONG)
         server = stack.enter_context(seaweedfs(work / "s3"))
         header = f"{machine()}; {', '.join(versions)}; {arguments.rounds} round(s); data in {work.parent}"
         if not drop_caches():
@@ -54,7 +57,7 @@ def main() -> int:
             # each round begins with another one, so that no one always follows the same neighbour
             first = number % max(1, len(present))
             for kind in present[first:] + present[:first]:
-                results.samples += _turn(kind, number, work, server, workload, arguments.rows)
+                results.samples += _turn(kind, number, work, server, workload, wanted)
         show(console, results, chosen, rows(workload), absent)
         if arguments.streams:
             with _place(work, server, 8 * 2 * workload.size) as place:
@@ -102,12 +105,12 @@ def _place(work: Path, server: S3Server, size: int) -> Iterator[Place]:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def _workload(work: Path, size: int) -> Workload:
+def _workload(work: Path, size: int, files: int) -> Workload:
     big = work / "big.dng"
     with big.open("wb") as file:
         for start in range(0, size, _CHUNK):
             file.write(os.urandom(min(_CHUNK, size - start)))
-    workload = Workload(big, work / "small", size)
+    workload = Workload(big, work / "small", size, copied_files=files, tree_files=10 * files)
     workload.small.mkdir()
     for number in range(workload.small_files):
         (workload.small / f"page-{number:03}.dng").write_bytes(os.urandom(SMALL_BYTES))
@@ -137,6 +140,13 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--rows", type=lambda text: frozenset(_names(text)), default=frozenset(), help="such as write,read"
+    )
+    parser.add_argument("--all", action="store_true", help="also the rows that take minutes each")
+    parser.add_argument(
+        "--files",
+        type=int,
+        default=10_000,
+        help="of the rows that copy many (default: 10000; a tree has ten times as many)",
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_const", const=1, dest="rounds", help="one round")

@@ -14,7 +14,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from tests.bench.doors import Contender, DavDoor, MountDoor, Unavailable, fill_bucket, s3_client
+from tests.bench.doors import Contender, DavDoor, MountDoor, Unavailable, fill_bucket, fill_bucket_tree, s3_client
 from tests.bench.processes import BenchError, is_mounted, run, timed
 from tests.s3_servers import S3Server, free_ports, tool
 
@@ -117,6 +117,9 @@ class RcloneMount(MountDoor):
     def fill(self, folder: str, count: int) -> None:
         fill_bucket(self.place.server, folder, count)
 
+    def fill_tree(self, folder: str, count: int) -> None:
+        fill_bucket_tree(self.place.server, folder, count)
+
 
 class RcloneDav(DavDoor):
     """`rclone serve webdav`."""
@@ -154,6 +157,11 @@ class JuicefsMount(MountDoor):
     def start(self) -> None:
         command = _juicefs(self.place.directory, "mount", str(self.mountpoint))
         self._mount(*command)
+
+    def redirect(self, server: S3Server) -> None:
+        super().redirect(server)
+        bucket = f"{server.endpoint}/{server.bucket}"
+        run([_installed("juicefs"), "config", _meta(self.place.directory), "--bucket", bucket, "--yes"], 60)
 
     def stop(self) -> None:
         super().stop()
@@ -211,6 +219,9 @@ class S3fs(MountDoor):
 
     def fill(self, folder: str, count: int) -> None:
         fill_bucket(self.place.server, folder, count)
+
+    def fill_tree(self, folder: str, count: int) -> None:
+        fill_bucket_tree(self.place.server, folder, count)
 
 
 class Direct(Contender):

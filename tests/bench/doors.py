@@ -12,8 +12,9 @@ import os
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 from urllib.parse import quote
@@ -171,6 +172,22 @@ class MountDoor(Contender):
     def read_random(self, name: str, source: Path, count: int) -> float:
         return self._probe("random_file", str(self.root / name), str(source), str(count))
 
+    def fill_tree(self, folder: str, count: int) -> None:
+        """Folders of 1,000 empty files each, untimed, in the cheapest way it has."""
+        self._probe("create_tree", str(self.root / folder), str(count))
+
+    def probe(self, what: str, name: str, *arguments: str) -> float:
+        """Seconds for one of the probes on a path below the root."""
+        return self._probe(what, str(self.root / name), *arguments)
+
+    def command(self, *command: str) -> float:
+        """Seconds for a program."""
+        return timed(command, self.place.seconds)[0]
+
+    def redirect(self, server: S3Server) -> None:
+        """From the next start on, S3 is there. For counting on the way."""
+        self.place = replace(self.place, server=server)
+
     def write_many(self, source: Path, folder: str) -> tuple[float, int]:
         command = ["rsync", "-a", "--stats", f"{source}/", f"{self.root / folder}/"]
         start = time.perf_counter()
@@ -255,8 +272,21 @@ class DavDoor(Contender):
 
 def fill_bucket(server: S3Server, folder: str, count: int) -> None:
     """Put `count` empty objects below `folder/`, for contenders that show objects as files."""
+    _put_empty(server, [f"{folder}/", *(f"{folder}/page-{number:05}.dng" for number in range(count))])
+
+
+def fill_bucket_tree(server: S3Server, folder: str, count: int) -> None:
+    """As fill_bucket, in folders of 1,000."""
+    names = [f"{folder}/"]
+    for number in range(count):
+        if number % 1000 == 0:
+            names.append(f"{folder}/roll-{number // 1000:03}/")
+        names.append(f"{folder}/roll-{number // 1000:03}/page-{number % 1000:05}.dng")
+    _put_empty(server, names)
+
+
+def _put_empty(server: S3Server, names: Sequence[str]) -> None:
     client = s3_client(server)
-    names = [f"{folder}/", *(f"{folder}/page-{number:05}.dng" for number in range(count))]
     with contextlib.closing(client), ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda key: client.put_object(Bucket=server.bucket, Key=key, Body=b""), names))
 

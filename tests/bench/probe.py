@@ -86,6 +86,66 @@ def create(directory: str, count: str) -> float:
     return time.perf_counter() - start
 
 
+def stat_all(directory: str, count: str) -> float:
+    """lstat(2) of each of them, by name."""
+    return _each(directory, count, lambda path: path.lstat())
+
+
+def rename_all(directory: str, count: str) -> float:
+    """rename(2) of each of them within the directory."""
+    return _each(directory, count, lambda path: path.rename(path.with_suffix(".tif")))
+
+
+def unlink_all(directory: str, count: str) -> float:
+    """unlink(2) of each of them, after `rename_all`."""
+    return _each(directory, count, lambda path: path.with_suffix(".tif").unlink())
+
+
+def create_tree(directory: str, count: str) -> float:
+    """Folders of 1,000 empty files each, `count` files in all."""
+    start = time.perf_counter()
+    Path(directory).mkdir()
+    for first in range(0, int(count), 1000):
+        create(f"{directory}/roll-{first // 1000:03}", str(min(1000, int(count) - first)))
+    return time.perf_counter() - start
+
+
+def _each(directory: str, count: str, act: Callable[[Path], object]) -> float:
+    folder = Path(directory)
+    start = time.perf_counter()
+    for number in range(int(count)):
+        act(folder / f"page-{number:05}.dng")
+    return time.perf_counter() - start
+
+
+def random_4k(path: str, source: str, count: str) -> float:
+    """pread(2) of 4 KiB at each offset."""
+    places = offsets(Path(source).stat().st_size, int(count))
+    start = time.perf_counter()
+    file = os.open(path, os.O_RDONLY)
+    got = [os.pread(file, 4096, offset) for offset in places]
+    os.close(file)
+    seconds = time.perf_counter() - start
+    _compare(source, places, got)
+    return seconds
+
+
+def edit(path: str, offset: str) -> float:
+    """pwrite(2) of 4 KiB in place and close(2)."""
+    data = random.Random(SEED).randbytes(4096)
+    start = time.perf_counter()
+    file = os.open(path, os.O_WRONLY)
+    os.pwrite(file, data, int(offset))
+    os.fsync(file)
+    os.close(file)
+    seconds = time.perf_counter() - start
+    file = os.open(path, os.O_RDONLY)
+    if os.pread(file, 4096, int(offset)) != data:
+        raise SystemExit(f"wrong bytes at {offset}")
+    os.close(file)
+    return seconds
+
+
 def upload(endpoint: str, bucket: str, key: str, source: str) -> float:
     """boto3's upload_file with its default TransferConfig; keys from the AWS_ environment."""
     import boto3
@@ -105,13 +165,16 @@ def _compare(source: str, places: list[int], got: list[bytes]) -> None:
     with Path(source).open("rb") as file:
         for offset, data in zip(places, got, strict=True):
             file.seek(offset)
-            if file.read(READ_BYTES) != data:
+            if file.read(len(data)) != data:
                 raise SystemExit(f"wrong bytes at {offset}")
 
 
 _PROBES: dict[str, Callable[..., float]] = {
-    each.__name__: each for each in (random_file, random_http, propfind, create, upload)
-}
+    each.__name__: each
+    for each in (
+        random_file, random_4k, random_http, propfind, create, stat_all, rename_all, unlink_all, create_tree, edit, upload,
+    )
+}  # fmt: skip
 
 if __name__ == "__main__":
     print(json.dumps(_PROBES[sys.argv[1]](*sys.argv[2:])))

@@ -9,49 +9,12 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.doors import Contender
-from tests.bench.processes import BenchError, drop_caches
-
-BIG = "big.dng"
-SMALL_BYTES = 100 * 1000
-MANY = "many"
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """The data: `big` is one incompressible file, `small` a folder of files; both on a warm local disk."""
-
-    big: Path
-    small: Path
-    size: int
-    random_reads: int = 200
-    small_files: int = 500
-    many_files: int = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """One number: `seconds`, or for memory `peak` bytes. `moved`: bytes that crossed the door. `note`: a surprise."""
-
-    row: str
-    seconds: float = 0.0
-    moved: int = 0
-    cpu: float = 0.0  # seconds of CPU in the contender's processes
-    peak: int = 0
-    note: str = ""
-    failed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A line of the table. `limited`: plain S3 has a comparable number."""
-
-    name: str
-    title: str
-    limited: bool = False
+from tests.bench import scale
+from tests.bench.doors import Contender, MountDoor
+from tests.bench.measures import BIG, MANY, SMALL_BYTES, Measure, Row, Workload, reopen
+from tests.bench.processes import BenchError
 
 
 def rows(workload: Workload) -> list[Row]:
@@ -67,6 +30,22 @@ def rows(workload: Workload) -> list[Row]:
         Row("again", "the same rsync again"),
         Row("list", f"list {many:,} files cold (ls -l; PROPFIND)"),
         Row("rename", f"rename the {size} file"),
+        *(
+            Row(name, f"{workload.operations:,} x {what}")
+            for name, what in (
+                ("create", "create"),
+                ("stat", "stat cold"),
+                ("renames", "rename"),
+                ("unlink", "unlink"),
+            )
+        ),
+        Row("random4k", f"{workload.random_reads} random 4 KiB reads cold"),
+        Row("edit", f"change 4 KiB in the middle of {size}, close"),
+        Row("rsync-many", f"{workload.copied_files:,} files of 1 KB by rsync"),
+        Row("cp-many", f"{workload.copied_files:,} files of 1 KB by cp -r"),
+        Row("find", f"find in {workload.tree_files:,} files, cold"),
+        Row("ls-lR", f"ls -lR of {workload.tree_files:,} files"),
+        Row("git", "git clone of this repository"),
         Row("memory", "peak RSS"),
     ]
 
@@ -77,10 +56,10 @@ def mib(size: int) -> str:
 
 
 def measure(contender: Contender, workload: Workload, wanted: frozenset[str]) -> Iterator[Measure]:
-    """Run the rows named in `wanted` (empty: all); a row that fails yields a note and the next one goes on."""
+    """Run the rows named in `wanted`; a row that fails yields a note and the next one goes on."""
 
     def wants(*names: str) -> bool:
-        return not wanted or not wanted.isdisjoint(names)
+        return not wanted.isdisjoint(names)
 
     contender.prepare()
     contender.start()
@@ -96,6 +75,8 @@ def measure(contender: Contender, workload: Workload, wanted: frozenset[str]) ->
         steps.append(("small", lambda: _small(contender, workload)))
     if wants("list") and served:
         steps.append(("list", lambda: _list(contender, workload)))
+    if isinstance(contender, MountDoor):
+        steps += scale.steps(contender, workload, wanted)
     if wants("rename") and served:
         steps.append(("rename", lambda: _rename(contender)))
     for name, step in steps:
@@ -106,13 +87,6 @@ def measure(contender: Contender, workload: Workload, wanted: frozenset[str]) ->
             reopen(contender)
     if served:
         yield Measure("memory", peak=contender.peak_bytes())
-
-
-def reopen(contender: Contender) -> None:
-    """Cold: nothing of the file is in the contender or the kernel."""
-    contender.stop()
-    drop_caches()
-    contender.start()
 
 
 def _write(contender: Contender, workload: Workload) -> list[Measure]:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench.doors import Contender, Door
-from tests.bench.rows import Measure, Row
+from tests.bench.measures import Measure, Row
 
 
 @dataclass(frozen=True, slots=True)
