@@ -19,6 +19,7 @@ from typing import TypeVar
 from archivia_fs.config import ADMIN, Settings
 from archivia_fs.errors import ConfigError, Exists
 from archivia_fs.store.base import Capabilities
+from archivia_fs.store.durable import DurableStore
 from archivia_fs.store.embedded import EmbeddedStore
 from archivia_fs.store.s3 import S3Config, S3Store
 from archivia_fs.store.stack import stack
@@ -81,6 +82,8 @@ class Gateway:
         make_home(settings)
         store, _ = self._enter(open_store(settings))
         stacked = stack(store)
+        if settings.embedded_store:
+            stacked = DurableStore(stacked, EmbeddedStore(settings.home).data)
         self.capabilities = stacked.probe()
         self.catalog = Catalog.open(settings.catalog)
         self._undo.append(self.catalog.close)

@@ -27,7 +27,7 @@ from pathlib import Path
 from archivia_fs.errors import StoreUnavailable
 from archivia_fs.store import weed
 
-BUCKET = "archive"
+BUCKET = "archive"  # made by who uses it first
 START_SECONDS = 60.0  # 1 s on an idle machine
 STOP_SECONDS = 30.0  # 2 to 4 s: it stops taking requests, then closes its volumes
 KILL_SECONDS = 10.0
@@ -59,6 +59,7 @@ class EmbeddedStore:
 
     def __init__(self, home: Path) -> None:
         self._directory = home / "store"
+        self.data = self._directory / "data"
         self._users: int | None = None
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -141,7 +142,7 @@ class EmbeddedStore:
     def _comes_up(self, ports: dict[str, int]) -> bool:
         """Start weed and wait until it answers; False if it ended before. Raises StoreUnavailable after START_SECONDS."""
         with self._locked("weed.lock", 0.0) as lock:
-            self._child = weed.launch(self._directory, BUCKET, ports, lock)
+            self._child = weed.launch(self._directory, ports, lock)
         end = time.monotonic() + START_SECONDS
         while not weed.serves(self._child.pid, ports["s3"]):
             if self._child.poll() is not None:

@@ -71,7 +71,7 @@ def write_config(directory: Path, access_key: str, secret_key: str) -> None:
         write_private(directory / f"{name}.toml", "")
 
 
-def launch(directory: Path, bucket: str, ports: dict[str, int], inherit: int) -> subprocess.Popen[bytes]:
+def launch(directory: Path, ports: dict[str, int], inherit: int) -> subprocess.Popen[bytes]:
     """Start it; the descriptor `inherit` stays open in it while it lives. Raises OSError, StoreUnavailable (no weed)."""
     for name in ("data", "log"):
         (directory / name).mkdir(mode=0o700, exist_ok=True)
@@ -82,7 +82,7 @@ def launch(directory: Path, bucket: str, ports: dict[str, int], inherit: int) ->
     command = [
         _program(), "-logdir=log", f"-log_max_size_mb={LOG_MIB}", "-log_max_files=2", "mini", "-dir=data",
         "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *flags, "-disableHttp", "-s3.config=s3.json", "-s3.iam=false",
-        "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false", f"-bucket={bucket}",
+        "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false",
         "-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock", "-admin.ui=false", "-webdav=false",
         "-master.telemetry=false",
     ]  # fmt: skip

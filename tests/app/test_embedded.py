@@ -257,9 +257,7 @@ def test_everything_in_the_home_is_for_its_owner_only(home: Path) -> None:
     home.chmod(0o777)
     program = [sys.executable, "-m", "archivia_fs"]
     environment = {**os.environ, "ARCHIVIA_HOME": str(home)}
-    subprocess.run(
-        [*program, "user", "list"], env=environment, umask=0, check=True, timeout=60, stdout=subprocess.DEVNULL
-    )
+    subprocess.run([*program, "status"], env=environment, umask=0, check=True, timeout=60, stdout=subprocess.DEVNULL)
     open_to_others = [
         str(path.relative_to(home))
         for path in home.rglob("*")
