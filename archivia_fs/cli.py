@@ -17,7 +17,7 @@ from typing import Any
 import typer
 import typer.main
 
-from archivia_fs.commands import accounts, doors, imports, state, stores, unmounting
+from archivia_fs.commands import about, accounts, doctor, doors, imports, state, stores, unmounting
 from archivia_fs.commands.common import err, shared_options
 from archivia_fs.errors import Busy, CatalogError, FsError, MountError, NoSpace, StoreError
 
@@ -26,7 +26,7 @@ EPILOG = (
 )
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="An S3 bucket as a network drive.", epilog=EPILOG,
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="An S3 bucket as a network drive.", epilog=EPILOG,
     context_settings={"help_option_names": ["--help", "-h"]},
 )  # fmt: skip
 for module in (
@@ -36,6 +36,8 @@ for module in (
     state,
     accounts,
     stores,
+    doctor,
+    about,
 ):
     app.add_typer(module.commands)
 
@@ -91,11 +93,9 @@ def command() -> Any:
     options = [option for option in typer.main.get_command(shared).params if option.name != "help"]
 
     def give(each: Any) -> None:
-        if hasattr(each, "commands"):
-            for child in each.commands.values():
-                give(child)
-        else:
-            each.params.extend(options)
+        each.params.extend(options)
+        for child in getattr(each, "commands", {}).values():
+            give(child)
 
     whole = typer.main.get_command(app)
     give(whole)

@@ -13,12 +13,29 @@ from sqlalchemy import Connection, Engine, inspect, text, update
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from archivia_fs.errors import CatalogBusy, CatalogTooNew
-from catalog.engine import begin_write, translated
+from catalog.engine import BUSY_TIMEOUT, begin_write, open_engine, translated
 from catalog.models import archive
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 HEAD = "0002"  # the newest migration; a test compares it with the folder
 FIRST_OPEN_SECONDS = 10.0  # for others who make the same new file (switching to WAL does not wait by itself)
+
+
+def look(url: str, busy_timeout: float = BUSY_TIMEOUT) -> tuple[str | None, str]:
+    """(the schema that the database at `url` has, None if it has none yet; the one this version makes). Changes nothing, and
+    makes no file. Raises CatalogTooNew, CatalogError, CatalogBusy."""
+    file = url.partition(":///")[2].partition("?")[0] if url.startswith("sqlite") else ""
+    if file and Path(file).parent.is_dir() and not Path(file).exists():
+        return None, HEAD  # opening would make it
+    engine = open_engine(url, busy_timeout)
+    try:
+        with translated(engine), engine.connect() as connection:
+            found = _version(connection)
+            if found is not None and not list(MIGRATIONS.glob(f"versions/{found}_*.py")):
+                raise _too_new(connection, found)
+            return found, HEAD
+    finally:
+        engine.dispose()
 
 
 def migrate(engine: Engine) -> None:
@@ -57,14 +74,18 @@ def _upgrade(connection: Connection) -> None:
     with begin_write(connection):
         current = _version(connection)  # again: another process may have been faster
         if current is not None and current not in {revision.revision for revision in script.walk_revisions()}:
-            raise CatalogTooNew(
-                f"The catalog has schema {current}{_writer(connection)}, and this version knows only {HEAD}. "
-                "Install that version again, or restore an older backup of the catalog."
-            )
+            raise _too_new(connection, current)
         if current != HEAD:
             config.attributes["connection"] = connection  # env.py migrates in this transaction
             alembic.command.upgrade(config, "head")
             connection.execute(update(archive).values(written_by=_program_version()))
+
+
+def _too_new(connection: Connection, found: str) -> CatalogTooNew:
+    return CatalogTooNew(
+        f"The catalog has schema {found}{_writer(connection)}, and this version knows only {HEAD}. "
+        "Install that version again, or restore an older backup of the catalog."
+    )
 
 
 def _writer(connection: Connection) -> str:

@@ -62,10 +62,10 @@ def _keep(ctx: typer.Context, param: typer.CallbackParam, value: Path | None) ->
         setattr(ctx.ensure_object(Shared), str(param.name), value)
 
 
-def _set_level(value: LogLevel) -> None:
+def _set_level(value: LogLevel | None) -> None:
     """Only our own packages: what libraries say at `debug` is for their authors, and too much."""
-    for name in OWN_LOGGERS:
-        logging.getLogger(name).setLevel(value.upper())
+    for name in OWN_LOGGERS if value is not None else ():
+        logging.getLogger(name).setLevel(str(value).upper())
 
 
 _PANEL = "Options of every command"
@@ -88,11 +88,14 @@ def shared_options(
         ),
     ] = None,
     log_level: Annotated[
-        LogLevel,
+        LogLevel | None,
         typer.Option(
-            help="How much is told on standard error.", callback=_set_level, expose_value=False, rich_help_panel=_PANEL
+            help="How much is told on standard error (default: warning).",
+            callback=_set_level,
+            expose_value=False,
+            rich_help_panel=_PANEL,
         ),
-    ] = LogLevel.WARNING,
+    ] = None,
 ) -> None:
     """A command that is never run: cli gives its options to all others."""
 

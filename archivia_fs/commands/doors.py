@@ -56,9 +56,9 @@ def serve(
         bool, typer.Option("--insecure-basic", help="Allow passwords in clear beyond this machine.")
     ] = False,
 ) -> None:
-    """Serve the drive over WebDAV, and mount it with --mount, until Ctrl-C.
+    """Serve the drive over WebDAV, and mount it.
 
-    Ctrl-C (or SIGTERM) waits for open uploads. A second Ctrl-C drops them: the old contents stay.
+    The drive is mounted too with --mount. Ctrl-C (or SIGTERM) ends it and waits for open uploads. A second Ctrl-C drops them: the old contents stay.
 
     Examples:
 
@@ -95,9 +95,9 @@ def mount_command(
         bool, typer.Option("--daemon", help="Return when the mount answers, and go on in the background.")
     ] = False,
 ) -> None:
-    """Mount the drive on DIRECTORY, until Ctrl-C or `archivia-fs umount DIRECTORY`.
+    """Mount the drive on a directory.
 
-    DIRECTORY is empty, or does not exist yet. With --daemon, messages go to the folder `log` in the home once the mount
+    It stays until Ctrl-C or `archivia-fs umount DIRECTORY`. DIRECTORY is empty, or does not exist yet. With --daemon, messages go to the folder `log` in the home once the mount
     answers; what goes wrong before is shown here, and is in the exit code.
 
     Examples:

@@ -27,13 +27,15 @@ TELL_SECONDS = 5.0  # between lines where there is no terminal
 @commands.command("import")
 def import_command(
     ctx: typer.Context,
-    sources: Annotated[list[str], typer.Argument(metavar="SRC...", help="Files and folders on this machine.")],
+    sources: Annotated[list[str], typer.Argument(metavar="SRC", help="Files and folders on this machine.")],
     target: Annotated[str, typer.Argument(metavar="TARGET", help="A place in the drive: /Documents/COLLECTION/...")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Copy nothing, say what would be copied.")] = False,
     user: User = ADMIN,
     as_json: Json = False,
 ) -> None:
-    """Copy files and folders into the drive, several at once, without a mount.
+    """Copy files and folders into the drive.
+
+    It needs no mount and copies several files at once.
 
     Slashes mean what they mean to rsync: `roll-03` copies the folder, `roll-03/` what is in it; `TARGET/` is a folder, and so is
     TARGET if there is one already, or if more than one file is copied. Missing folders of TARGET are made.

@@ -52,9 +52,9 @@ def status(
     path: Annotated[str | None, typer.Argument(help="A file or folder of the drive, /Documents/...")] = None,
     as_json: Json = False,
 ) -> None:
-    """What the archive holds and what is being uploaded; of a file at PATH, whether it is safe yet.
+    """What the archive holds; is a file safe yet?
 
-    A file is `stored` (complete at the store, verified, all checksums known), `uploading` (what is told is the old content) or
+    Without PATH: what it holds, what is being uploaded, what is mounted here. With PATH, of one file: it is `stored` (complete at the store, verified, all checksums known), `uploading` (what is told is the old content) or
     `checksum-pending` (stored; a checksum of the whole is still to be computed by scrub).
     """
     with open_catalog(ctx) as catalog:

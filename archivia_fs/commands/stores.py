@@ -12,7 +12,7 @@ from archivia_fs.config import Settings
 from archivia_fs.errors import ConfigError
 
 commands = typer.Typer()
-stores = typer.Typer(no_args_is_help=True, help="The object store: the embedded one of this machine, or your own S3.")
+stores = typer.Typer(no_args_is_help=True, help="The object store, embedded or your own.")
 commands.add_typer(stores, name="store")
 
 

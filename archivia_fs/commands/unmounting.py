@@ -43,9 +43,9 @@ def umount(
         bool, typer.Option("--force", help="Unmount now: files that are not closed keep their old content.")
     ] = False,
 ) -> None:
-    """Unmount DIRECTORY cleanly: files that are being written are waited for, and shown.
+    """Unmount when nobody writes any more.
 
-    Ctrl-C ends the waiting; the mount then stays.
+    Files that are being written are waited for, and shown. Ctrl-C ends the waiting; the mount then stays.
     """
     from fuse import mountpoint
 
