@@ -29,7 +29,8 @@ def doctor(
 ) -> None:
     """Check everything, and say what to do.
 
-    Machine, settings, catalog and store are looked at; nothing is changed. The exit code is 1 if anything failed. A `note` is about something that only some uses need.
+    Machine, settings, catalog and store are looked at; nothing is changed. The exit code is 1 if anything failed. A `note` is
+    about something that only some uses need.
     """
     todo = dict(checks.machine())
     findings: dict[str, Finding] = {}

@@ -58,7 +58,8 @@ def serve(
 ) -> None:
     """Serve the drive over WebDAV, and mount it.
 
-    The drive is mounted too with --mount. Ctrl-C (or SIGTERM) ends it and waits for open uploads. A second Ctrl-C drops them: the old contents stay.
+    The drive is mounted too with --mount. Ctrl-C (or SIGTERM) ends it and waits for open uploads. A second Ctrl-C drops them:
+    the old contents stay.
 
     Examples:
 
@@ -97,8 +98,9 @@ def mount_command(
 ) -> None:
     """Mount the drive on a directory.
 
-    It stays until Ctrl-C or `archivia-fs umount DIRECTORY`. DIRECTORY is empty, or does not exist yet. With --daemon, messages go to the folder `log` in the home once the mount
-    answers; what goes wrong before is shown here, and is in the exit code.
+    It stays until Ctrl-C or `archivia-fs umount DIRECTORY`. DIRECTORY is empty, or does not exist yet. With --daemon,
+    messages go to the folder `log` in the home once the mount answers; what goes wrong before is shown here, and is in the
+    exit code.
 
     Examples:
 

@@ -54,8 +54,9 @@ def status(
 ) -> None:
     """What the archive holds; is a file safe yet?
 
-    Without PATH: what it holds, what is being uploaded, what is mounted here. With PATH, of one file: it is `stored` (complete at the store, verified, all checksums known), `uploading` (what is told is the old content) or
-    `checksum-pending` (stored; a checksum of the whole is still to be computed by scrub).
+    Without PATH: what it holds, what is being uploaded, what is mounted here. With PATH, of one file: it is `stored`
+    (complete at the store, verified, all checksums known), `uploading` (what is told is the old content) or `checksum-
+    pending` (stored; a checksum of the whole is still to be computed by scrub).
     """
     with open_catalog(ctx) as catalog:
         facts = _whole(ctx, catalog) if path is None else _one(catalog, path)
