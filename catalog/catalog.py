@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 
 from archivia_fs.types import (
     Change,
@@ -31,7 +31,7 @@ from archivia_fs.types import (
     UploadRecord,
     User,
 )
-from catalog import journal, locks, namespace, properties, reads, revisions, trees, users
+from catalog import consistency, journal, locks, namespace, properties, reads, revisions, trees, upkeep, users
 from catalog.engine import BUSY_TIMEOUT, open_engine
 from catalog.feed import Feed, last_seq
 from catalog.gateways import Presence
@@ -39,9 +39,10 @@ from catalog.namespace import NewInode
 from catalog.readers import Readers
 from catalog.reads import Counts, Listing
 from catalog.schema import migrate
+from catalog.upkeep import Freed
 from catalog.writer import Writer
 
-__all__ = ["Catalog", "Counts", "Listing", "NewInode"]
+__all__ = ["Catalog", "Counts", "Freed", "Listing", "NewInode"]
 
 STATFS_SECONDS = 30.0  # how long the sums are remembered
 ORPHAN_SECONDS = 3600  # inodes without a name that are older belong to no living gateway
@@ -187,17 +188,59 @@ class Catalog:
         if another value is known already (nothing is changed then)."""
         self._writer.submit(lambda s: revisions.fill_checksums(s, revision_id, sha256, crc32))
 
-    def pending_revisions(self, limit: int = 1000, after: str = "") -> Sequence[Revision]:
-        """Revisions in use whose SHA-256 or CRC-32 is pending, by id, those after the id `after`; without their parts."""
-        return self._readers.read(lambda c: revisions.pending(c, after, limit))
-
     def forget(self, inos: Sequence[InodeNo]) -> None:
         """Drop inodes without a name that nobody here holds; others are left alone."""
         self._writer.submit(lambda s: revisions.forget(s, inos))
 
     def forget_orphans(self) -> int:
-        """Drop inodes that have had no name for an hour, left behind by a crash; returns how many. For the start."""
+        """Drop inodes that have had no name for an hour, left behind by a crash; returns how many. For the start. None if another
+        gateway is alive, where somebody may have them open."""
         return self._writer.submit(lambda s: revisions.forget_orphans(s, s.now - ORPHAN_SECONDS * 10**9))
+
+    # --- for maintenance ---------------------------------------------------------------------------------------------------
+
+    def revisions_in_use(
+        self, limit: int = 1000, after: str = "", *, pending: bool = False, below: InodeNo | None = None
+    ) -> Sequence[Revision]:
+        """By id, those after the id `after`, without their parts. `pending`: only those whose SHA-256 or CRC-32 is; `below`: only
+        those of a file, or of all files in a folder."""
+        return self._readers.read(lambda c: upkeep.in_use(c, after, limit, pending=pending, below=below))
+
+    def pending_revisions(self, limit: int = 1000, after: str = "") -> Sequence[Revision]:
+        """Those in use whose SHA-256 or CRC-32 is pending; as revisions_in_use."""
+        return self.revisions_in_use(limit, after, pending=True)
+
+    def totals_in_use(self, after: str = "", *, pending: bool = False, below: InodeNo | None = None) -> tuple[int, int]:
+        """(number, bytes) of what revisions_in_use gives."""
+        return self._readers.read(lambda c: upkeep.totals(c, after, pending=pending, below=below))
+
+    def objects_in_use(self, limit: int = 1000, after: tuple[str, str] = ("", "")) -> Sequence[Revision]:
+        """Revisions in use that have an object, in the order in which stores list keys, those after (key, id); without parts."""
+        return self._readers.read(lambda c: upkeep.with_objects(c, after, limit))
+
+    def revision_paths(self, revision_id: RevisionId, limit: int = 100) -> Sequence[str]:
+        """All paths that show a revision's bytes."""
+        return self._readers.read(lambda c: upkeep.paths(c, revision_id, limit))
+
+    def releasable(self, before_ns: int) -> Sequence[Freed]:
+        """What drop_released would forget, all in all."""
+        return self._readers.read(lambda c: tuple(upkeep.releasable(c, before_ns)))
+
+    def drop_released(self, before_ns: int, limit: int = 200) -> Sequence[Freed]:
+        """Forget up to `limit` revisions that no inode has had since then. What has a `key` can be deleted from the store."""
+        return self._writer.submit(lambda s: upkeep.drop_released(s, before_ns, limit))
+
+    def unknown_objects(self, keys: Set[ObjectKey]) -> set[ObjectKey]:
+        """Those of `keys` that neither a revision nor an upload has."""
+        return self._readers.read(lambda c: upkeep.unknown_objects(c, keys))
+
+    def unknown_uploads(self, ids: Set[UploadId]) -> set[UploadId]:
+        """Those of `ids` that are not in the journal."""
+        return self._readers.read(lambda c: upkeep.unknown_uploads(c, ids))
+
+    def contradictions(self, limit: int = 100) -> Sequence[str]:
+        """Where the catalog contradicts itself, in words, up to `limit` of each kind; nothing if it is sound."""
+        return self._readers.read(lambda c: consistency.contradictions(c, limit))
 
     # --- properties --------------------------------------------------------------------------------------------------------
 

@@ -90,6 +90,13 @@ def refresh(session: Session) -> None:
     session.connection.execute(_ADD, row)
 
 
+def others_alive(session: Session) -> bool:
+    """Whether any other gateway is alive."""
+    now = clock_ns(session.connection)
+    rows = session.connection.execute(_ALL).all()
+    return any(row.origin != session.origin and is_alive(row, now) for row in rows)
+
+
 def leave(session: Session) -> None:
     """This gateway ends; what it has not finished may be claimed."""
     session.connection.execute(_DROP, {"b_origin": session.origin})

@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Row, bindparam, delete, insert, select, updat
 
 from archivia_fs.errors import CatalogError, Exists, InvalidArgument, IsADirectory, NotFound
 from archivia_fs.types import ChangeKind, Effects, InodeNo, Part, Revision, RevisionId, Stat, UploadId
-from catalog import journal
-from catalog.models import PENDING, inodes, revision_parts, revisions
+from catalog import gateways, journal
+from catalog.models import inodes, revision_parts, revisions
 from catalog.namespace import SET_ID, NewInode, directory, do_make, find, get_stat
 from catalog.rows import stat_of
 from catalog.session import Session
@@ -27,12 +27,6 @@ _FILL = (
     update(revisions)
     .where(revisions.c.id == bindparam("b_id"))
     .values(sha256=bindparam("sha256"), crc32=bindparam("crc32"))
-)
-_PENDING = (
-    select(revisions)
-    .where(PENDING, revisions.c.id > bindparam("after"))
-    .order_by(revisions.c.id)
-    .limit(bindparam("most"))
 )
 _ADD = insert(revisions)
 _ADD_PARTS = insert(revision_parts)
@@ -51,18 +45,14 @@ def get(connection: Connection, revision: RevisionId) -> Revision:
     if row is None:
         raise NotFound(f"There is no revision {revision}.")
     parts = connection.execute(_PARTS, {"id": revision})
-    return _revision(row, tuple(Part(part.number, part.size, part.etag, part.crc32) for part in parts))
+    return revision_of(row, tuple(Part(part.number, part.size, part.etag, part.crc32) for part in parts))
 
 
-def _revision(row: Row[Any], parts: Sequence[Part] = ()) -> Revision:
+def revision_of(row: Row[Any], parts: Sequence[Part] = ()) -> Revision:
+    """A row of `revisions`."""
     return Revision(
         RevisionId(row.id), row.object_key, row.size, row.stored, row.sha256, row.crc32, row.created_ns, parts
     )
-
-
-def pending(connection: Connection, after: str, most: int) -> Sequence[Revision]:
-    """In use and without SHA-256 or CRC-32, by id, without their parts."""
-    return [_revision(row) for row in connection.execute(_PENDING, {"after": after, "most": most})]
 
 
 def fill_checksums(session: Session, revision: RevisionId, sha256: str | None, crc32: int | None) -> None:
@@ -181,7 +171,10 @@ def forget(session: Session, inos: Sequence[InodeNo]) -> None:
 
 
 def forget_orphans(session: Session, before_ns: int) -> int:
-    """As forget, for all that lost their last name before then; returns how many."""
+    """As forget, for all that lost their last name before then; returns how many. None while another gateway is alive: somebody
+    there may have them open."""
+    if gateways.others_alive(session):
+        return 0
     orphans = [stat_of(row) for row in session.connection.execute(_ORPHANS, {"before": before_ns})]
     for stat in orphans:
         _drop(session, stat)

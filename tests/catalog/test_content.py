@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import bindparam, create_engine, select, text
 from sqlalchemy.dialects.sqlite import dialect
 
 from archivia_fs.errors import CatalogError, Exists, InvalidArgument, IsADirectory, NoAttribute, NotFound
@@ -27,8 +27,9 @@ from archivia_fs.types import (
     UploadId,
     User,
 )
-from catalog import journal, revisions
+from catalog import journal, upkeep
 from catalog.catalog import Catalog, Counts, NewInode
+from catalog.models import PENDING
 from tests.catalog.helpers import DIR, FILE, D, Heard, complete, file, folder, revision, rows
 
 
@@ -220,7 +221,9 @@ def test_what_maintenance_looks_for_has_an_index(tmp_path: Path) -> None:
     Catalog.open(f"sqlite:///{tmp_path}/catalog.db").close()
     database = sqlite3.connect(tmp_path / "catalog.db")
     for statement, index in (
-        (revisions._PENDING, "revisions_pending"),
+        (select(upkeep.revisions).where(PENDING, upkeep.revisions.c.id > bindparam("a")), "revisions_pending"),
+        (upkeep._RELEASED, "revisions_released"),
+        (upkeep._LIVING, "revisions_by_object"),
         (journal._ALIKE, "upload_parts_by_checksum"),
     ):
         query = statement.compile(dialect=dialect(paramstyle="named"))
