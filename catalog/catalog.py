@@ -79,6 +79,11 @@ class Catalog:
         self._readers.close()
         self._engine.dispose()
 
+    def sync(self) -> None:
+        """Names, attributes and properties that were changed survive a power cut too, when this returns (without it, after a
+        second). Commits of bytes, collections and users always do. Costs nothing if all is on disk. Raises CatalogError."""
+        self._writer.sync()
+
     # --- the change feed ---------------------------------------------------------------------------------------------
 
     def subscribe(self, listener: Callable[[Effects], None]) -> None:
@@ -132,29 +137,31 @@ class Catalog:
 
     def make(self, parent: InodeNo, name: str, new: NewInode) -> Effects:
         """create, mkdir, mknod, symlink; `changes[0].ino` is the new inode. Raises Exists, NotFound, NotADirectory."""
-        return self._writer.submit(lambda s: namespace.make(s, parent, name, new))
+        return self._writer.submit(lambda s: namespace.make(s, parent, name, new), durable=False)
 
     def link(self, ino: InodeNo, parent: InodeNo, name: str) -> Effects:
         """link(2). Raises Exists, NotFound, NotPermitted for a directory."""
-        return self._writer.submit(lambda s: namespace.link(s, ino, parent, name))
+        return self._writer.submit(lambda s: namespace.link(s, ino, parent, name), durable=False)
 
     def unlink(self, parent: InodeNo, name: str) -> Effects:
         """unlink(2); at nlink 0 the inode stays until `forget`. Raises NotFound, IsADirectory."""
-        return self._writer.submit(lambda s: namespace.unlink(s, parent, name))
+        return self._writer.submit(lambda s: namespace.unlink(s, parent, name), durable=False)
 
     def rmdir(self, parent: InodeNo, name: str) -> Effects:
         """rmdir(2). Raises NotFound, NotADirectory, NotEmpty."""
-        return self._writer.submit(lambda s: namespace.rmdir(s, parent, name))
+        return self._writer.submit(lambda s: namespace.rmdir(s, parent, name), durable=False)
 
     def rename(
         self, parent: InodeNo, name: str, new_parent: InodeNo, new_name: str, flags: RenameFlag = RenameFlag.NONE
     ) -> Effects:
         """renameat2(2). Raises what it says."""
-        return self._writer.submit(lambda s: namespace.rename(s, parent, name, new_parent, new_name, flags))
+        return self._writer.submit(
+            lambda s: namespace.rename(s, parent, name, new_parent, new_name, flags), durable=False
+        )
 
     def setattr(self, ino: InodeNo, change: SetAttr) -> Effects:
         """chmod, chown, utimensat. Raises NotFound."""
-        return self._writer.submit(lambda s: namespace.setattr(s, ino, change))
+        return self._writer.submit(lambda s: namespace.setattr(s, ino, change), durable=False)
 
     def copy_tree(self, source: InodeNo, parent: InodeNo, name: str, new: NewInode, *, recursive: bool) -> Effects:
         """WebDAV COPY without moving a byte; `changes[0].ino` is the copy. Raises Exists, NotFound, InvalidArgument."""
@@ -190,7 +197,7 @@ class Catalog:
 
     def forget(self, inos: Sequence[InodeNo]) -> None:
         """Drop inodes without a name that nobody here holds; others are left alone."""
-        self._writer.submit(lambda s: revisions.forget(s, inos))
+        self._writer.submit(lambda s: revisions.forget(s, inos), durable=False)
 
     def forget_orphans(self) -> int:
         """Drop inodes that have had no name for an hour, left behind by a crash; returns how many. For the start. None if another
@@ -250,25 +257,25 @@ class Catalog:
 
     def set_properties(self, ino: InodeNo, changes: Mapping[str, bytes | None]) -> Effects:
         """Set (None: remove) several at once. Raises NotFound, NoAttribute if the only one to remove is not there."""
-        return self._writer.submit(lambda s: properties.change(s, ino, changes))
+        return self._writer.submit(lambda s: properties.change(s, ino, changes), durable=False)
 
     # --- the journal of uploads --------------------------------------------------------------------------------------------
 
     def begin_upload(self, upload_id: UploadId, key: ObjectKey, target: str) -> None:
         """Note a multipart upload before its first part is sent. It is ours."""
-        self._writer.submit(lambda s: journal.begin(s, upload_id, key, target))
+        self._writer.submit(lambda s: journal.begin(s, upload_id, key, target), durable=False)
 
     def record_part(self, upload_id: UploadId, part: Part) -> None:
         """Note a part that the store has. Raises NotFound for an upload that is not ours (any more)."""
-        self._writer.submit(lambda s: journal.record_part(s, upload_id, part))
+        self._writer.submit(lambda s: journal.record_part(s, upload_id, part), durable=False)
 
     def drop_upload(self, upload_id: UploadId) -> None:
         """The upload is complete or aborted."""
-        self._writer.submit(lambda s: journal.drop(s, upload_id))
+        self._writer.submit(lambda s: journal.drop(s, upload_id), durable=False)
 
     def release_upload(self, upload_id: UploadId) -> None:
         """We give the upload up, but whoever sends the same bytes may claim it: it has no owner any more (origin "")."""
-        self._writer.submit(lambda s: journal.release(s, upload_id))
+        self._writer.submit(lambda s: journal.release(s, upload_id), durable=False)
 
     def claim_upload(self, size: int, crc32: int) -> UploadRecord | None:
         """Of those without a living owner, the upload with most parts whose part 1 has this size and CRC-32; from now on it is
@@ -331,7 +338,7 @@ class Catalog:
 
     def add_lock(self, lock: Lock) -> None:
         """Raises Exists for a token that is in use."""
-        self._writer.submit(lambda s: locks.add(s, lock))
+        self._writer.submit(lambda s: locks.add(s, lock), durable=False)
 
     def lock(self, token: str) -> Lock | None:
         """None if there is none, or it has expired."""
@@ -343,8 +350,8 @@ class Catalog:
 
     def refresh_lock(self, token: str, timeout_s: int, expires_ns: int | None) -> Lock:
         """Raises NotFound, also for one that has expired."""
-        return self._writer.submit(lambda s: locks.refresh(s, token, timeout_s, expires_ns))
+        return self._writer.submit(lambda s: locks.refresh(s, token, timeout_s, expires_ns), durable=False)
 
     def remove_lock(self, token: str) -> None:
         """Nothing happens if it is gone."""
-        self._writer.submit(lambda s: locks.remove(s, token))
+        self._writer.submit(lambda s: locks.remove(s, token), durable=False)

@@ -27,15 +27,14 @@ CONNECTIONS = 8  # kept open; as many more for a moment
 ADVISORY_LOCK = 0x41524348  # "ARCH": one writing transaction at a time on PostgreSQL
 FULL_BYTES = 1 << 20  # an I/O error with less than this free means: the disk is full
 
-# One round trip. Our changes are numbered by who holds the lock; an acknowledged commit is on disk whatever the server's default.
+# One round trip. Our changes are numbered by who holds the lock; a durable commit is on disk whatever the server's default.
 _POSTGRES_BEGIN = text(
-    "SELECT set_config('lock_timeout', :timeout, true), set_config('synchronous_commit', 'on', true), "
+    "SELECT set_config('lock_timeout', :timeout, true), set_config('synchronous_commit', :durable, true), "
     "pg_advisory_xact_lock(:key)"
 )
 _POSTGRES_CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000000)::bigint"
 _PRAGMAS = (
     "journal_mode=WAL",
-    "synchronous=FULL",  # what is acknowledged survives a power cut
     "foreign_keys=ON",
     "temp_store=MEMORY",
     "mmap_size=268435456",  # bytes of address space; pages are shared with the page cache, unlike cache_size
@@ -93,15 +92,32 @@ def is_sqlite(connection: Connection) -> bool:
     return connection.dialect.name == "sqlite"
 
 
-def begin_write(connection: Connection) -> RootTransaction:
-    """A transaction that is alone in writing, on either database; so change numbers follow commit order."""
+def begin_write(connection: Connection, *, durable: bool = True) -> RootTransaction:
+    """A transaction that is alone in writing, on either database; so change numbers follow commit order.
+
+    `durable`: the commit survives a power cut. Otherwise it survives a crash of this process only, until the next durable one
+    (SQLite in WAL mode with synchronous=NORMAL; PostgreSQL's asynchronous commit, which is on disk within 0.6 s); order is kept.
+    """
     transaction = connection.begin()
     if is_sqlite(connection):
+        connection.exec_driver_sql("PRAGMA synchronous=FULL" if durable else "PRAGMA synchronous=NORMAL")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     else:
         timeout = connection.get_execution_options()["lock_timeout_ms"]
-        connection.execute(_POSTGRES_BEGIN, {"key": ADVISORY_LOCK, "timeout": timeout})
+        values = {"key": ADVISORY_LOCK, "timeout": timeout, "durable": "on" if durable else "off"}
+        connection.execute(_POSTGRES_BEGIN, values)
     return transaction
+
+
+def flush(engine: Engine) -> None:
+    """What was committed without being durable is now. Raises OSError."""
+    if engine.dialect.name != "sqlite":
+        return  # the server does it by itself, three times wal_writer_delay (0.2 s) after the commit at the latest
+    descriptor = os.open(f"{engine.url.database}-wal", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -3,13 +3,17 @@
 Owns: the queue of mutations and the thread that commits them. Used by: catalog. Threading: `submit` from any thread.
 
 Mutations queue up; the writer takes all that wait and commits them in one transaction, each in a savepoint when there is
-more than one. Before a mutation returns, its group is durable and every listener of the feed has been told.
+more than one. Before a mutation returns, its group is committed and every listener of the feed has been told.
+
+A mutation is durable (it survives a power cut) if it acknowledges data. Others, such as a chmod, survive a crash of this process
+at once, and a power cut after FLUSH_SECONDS or `sync`: fsync(2) costs more than all the rest of them. Order is kept in any case.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -20,7 +24,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from archivia_fs.errors import CatalogError, FsError
-from catalog.engine import begin_write, ours
+from catalog.engine import begin_write, flush, ours
 from catalog.feed import Feed
 from catalog.session import Session
 
@@ -29,11 +33,13 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 QUEUE_MAX = 1024  # mutations that wait; more wait to get in
 GROUP_MAX = 128  # mutations in one transaction
+FLUSH_SECONDS = 1.0  # ext4 takes 5 by default
 
 
 @dataclass(slots=True)
 class _Job(Generic[T]):
     work: Callable[[Session], T]
+    durable: bool
     result: Future[T] = field(default_factory=Future)
     value: T | None = None  # handed over when the group is durable
     failure: FsError | None = None
@@ -48,6 +54,7 @@ class Writer:
         self._origin = origin
         self._jobs: deque[_Job[Any]] = deque()
         self._end: str | None = None  # why no more mutations are taken
+        self._unflushed: float | None = None  # since when (monotonic) there are commits that are not durable
         self._lock = threading.Lock()  # guards _jobs and _end
         self._not_empty = threading.Condition(self._lock)
         self._not_full = threading.Condition(self._lock)
@@ -57,9 +64,9 @@ class Writer:
         """Begin to commit."""
         self._thread.start()
 
-    def submit(self, work: Callable[[Session], T]) -> T:
+    def submit(self, work: Callable[[Session], T], *, durable: bool = True) -> T:
         """Run `work` in the next transaction; returns when it is committed. Raises what it raises, CatalogError."""
-        job = _Job(work)
+        job = _Job(work, durable)
         with self._lock:
             while len(self._jobs) >= QUEUE_MAX and self._end is None:
                 self._not_full.wait()
@@ -69,10 +76,16 @@ class Writer:
             self._not_empty.notify()
         return job.result.result()
 
+    def sync(self) -> None:
+        """All that has returned is durable. Costs nothing if it is already. Raises CatalogError."""
+        if self._unflushed is not None:
+            self.submit(lambda _: None)
+
     def close(self) -> None:
         """Commit what is queued and take nothing more."""
         self._stop("The catalog is closed.")
         self._thread.join()
+        self._flush()
 
     def _stop(self, reason: str) -> None:
         with self._lock:
@@ -82,8 +95,11 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            while group := self._take():
-                self._commit(group)
+            while (group := self._take()) is not None:
+                if group:
+                    self._commit(group)
+                else:
+                    self._flush()
         except BaseException:
             log.exception("The catalog's writer has failed; start Archivia FS again")
         finally:
@@ -94,10 +110,16 @@ class Writer:
             for job in left:
                 job.result.set_exception(CatalogError(str(self._end)))
 
-    def _take(self) -> list[_Job[Any]]:
+    def _take(self) -> list[_Job[Any]] | None:
+        """What waits; nothing when it is time to flush; None at the end."""
         with self._lock:
-            while not self._jobs and self._end is None:
-                self._not_empty.wait()
+            while not self._jobs:
+                if self._end is not None:
+                    return None
+                if self._unflushed is None:
+                    self._not_empty.wait()
+                elif not self._not_empty.wait(max(0.0, self._unflushed + FLUSH_SECONDS - time.monotonic())):
+                    return []
             group = [self._jobs.popleft() for _ in range(min(GROUP_MAX, len(self._jobs)))]
             self._not_full.notify(len(group))
         return group
@@ -124,13 +146,20 @@ class Writer:
                     job.result.set_result(job.value)
 
     def _transact(self, connection: Connection, group: list[_Job[Any]]) -> None:
-        transaction = begin_write(connection)
+        durable = any(job.durable for job in group)
+        overdue = self._unflushed is not None and time.monotonic() > self._unflushed + FLUSH_SECONDS
+        transaction = begin_write(connection, durable=durable or overdue)
         session = Session(connection, self._origin)
         for job in group:
             self._do(session, job, alone=len(group) == 1)
         effects = session.finish()
         if not effects.changes:
+            if durable and self._unflushed is not None:
+                session.rewrite()  # PostgreSQL flushes nothing for a commit that wrote nothing
             transaction.commit()
+            self._committed(durable=False)
+            if durable:
+                self._flush()  # SQLite writes nothing, so flushes nothing, for a row that is as before
             return
         with self._feed.order:
             foreign = self._feed.missed(connection, session.first_seq - 1)
@@ -138,6 +167,22 @@ class Writer:
             if foreign is not None:
                 self._feed.tell(foreign)
             self._feed.tell(effects)
+        self._committed(durable=durable or overdue)
+
+    def _committed(self, *, durable: bool) -> None:
+        if durable:
+            self._unflushed = None
+        elif self._unflushed is None:
+            self._unflushed = time.monotonic()
+
+    def _flush(self) -> None:
+        if self._unflushed is None:
+            return
+        self._unflushed = None
+        try:
+            flush(self._engine)
+        except OSError as error:
+            raise CatalogError(f"The catalog's disk does not take what was written: {error.strerror}.") from error
 
     def _do(self, session: Session, job: _Job[Any], *, alone: bool) -> None:
         """A mutation's own failure is the job's; one that ends the transaction is raised."""

@@ -52,6 +52,16 @@ def commits(catalog: Catalog) -> list[object]:
     return seen
 
 
+def announced(catalog: Catalog) -> None:
+    """The gateway's first sign of life, a transaction of its own thread, is over."""
+    deadline = time.monotonic() + 10
+    with catalog._engine.connect() as connection:
+        while not connection.exec_driver_sql("SELECT count(*) FROM gateways").scalar_one():
+            connection.rollback()
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+
+
 def waiting(catalog: Catalog, count: int) -> None:
     deadline = time.monotonic() + 10
     while len(catalog._writer._jobs) < count:
@@ -82,6 +92,7 @@ def run_as_one_group(catalog: Catalog, calls: list[Callable[[], object]]) -> lis
 
 def test_mutations_that_wait_share_a_commit(catalog: Catalog) -> None:
     heard = Heard(catalog)
+    announced(catalog)
     seen = commits(catalog)
     calls: list[Callable[[], object]] = [lambda n=n: catalog.make(D, f"f{n}", FILE) for n in range(16)]  # type: ignore[misc]
     results = run_as_one_group(catalog, calls)
