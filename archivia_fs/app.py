@@ -85,6 +85,7 @@ class Gateway:
         if settings.embedded_store:
             stacked = DurableStore(stacked, EmbeddedStore(settings.home).data)
         self.capabilities = stacked.probe()
+        self.store = stacked
         self.catalog = Catalog.open(settings.catalog)
         self._undo.append(self.catalog.close)
         self.catalog.forget_orphans()
