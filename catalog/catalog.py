@@ -285,7 +285,7 @@ class Catalog:
         return self._writer.submit(lambda s: journal.claim(s, size, crc32))
 
     def expired_uploads(self, before_ns: int) -> Sequence[UploadRecord]:
-        """Those without a living owner that nobody has touched since then, without their parts; for gc."""
+        """Those without a living owner that nobody has touched since then; for gc."""
         return self._readers.read(lambda c: journal.expired(c, self.origin, before_ns))
 
     def expire_upload(self, record: UploadRecord) -> bool:

@@ -10,6 +10,7 @@ gateway that was only frozen finds at its next part, or at the commit, that the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
@@ -105,14 +106,14 @@ def claim(session: Session, size: int, crc32: int) -> UploadRecord | None:
     for found in claimable(session.connection, session.origin, size, crc32):
         row = {"b_id": found.upload_id, "b_origin": found.origin, "owner": session.origin, "now": session.now}
         session.connection.execute(_OWNED_BY, row)
-        parts = tuple(_part_of(part) for part in session.connection.execute(_PARTS, {"upload": found.upload_id}))
-        return UploadRecord(found.upload_id, found.key, session.origin, found.target, found.created_ns, parts)
+        return replace(found, origin=session.origin, parts=_parts(session.connection, found.upload_id))
     return None
 
 
 def expired(connection: Connection, origin: str, before_ns: int) -> Sequence[UploadRecord]:
-    """Uploads without a living owner that nobody has touched since, longest idle first, without their parts."""
-    return _dead(connection, connection.execute(_IDLE, {"own": origin, "before": before_ns}).all())
+    """Uploads without a living owner that nobody has touched since, longest idle first."""
+    found = _dead(connection, connection.execute(_IDLE, {"own": origin, "before": before_ns}).all())
+    return [replace(each, parts=_parts(connection, each.upload_id)) for each in found]
 
 
 def expire(session: Session, record: UploadRecord) -> bool:
@@ -136,6 +137,10 @@ def _dead(connection: Connection, rows: Sequence[Row[Any]]) -> Sequence[UploadRe
         return ()
     now = clock_ns(connection)
     return [_record(row) for row in rows if not gateways.is_alive(row, now)]
+
+
+def _parts(connection: Connection, upload: UploadId) -> Sequence[Part]:
+    return tuple(_part_of(row) for row in connection.execute(_PARTS, {"upload": upload}))
 
 
 def _part_of(row: Row[Any]) -> Part:
