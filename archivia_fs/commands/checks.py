@@ -30,7 +30,8 @@ SKEW_FAILED = 900.0  # seconds; S3 refuses requests that are 15 minutes off (Req
 SKEW_NOTED = 60.0
 DISK_FAILED = 1 << 30  # bytes
 DISK_NOTED = 10 << 30
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 5.0  # of a store, perhaps far away
+LOCAL_SECONDS = 1.0  # of whoever has our port
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +262,7 @@ def port(listen: str) -> Finding:
 
 
 def _ours(host: str, number: int) -> bool:
-    connection = http.client.HTTPConnection(host, number, timeout=ANSWER_SECONDS)
+    connection = http.client.HTTPConnection(host, number, timeout=LOCAL_SECONDS)
     try:
         connection.request("OPTIONS", "/")
         return (connection.getresponse().getheader("Server") or "").startswith("Archivia FS")

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from catalog.catalog import Catalog
 
 OWN_LOGGERS = ("archivia_fs", "catalog", "fuse", "webdav")
+BUSY_SECONDS = 3.0  # a person waits; gateways hold the catalog for milliseconds
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -124,7 +125,7 @@ def open_catalog(ctx: typer.Context) -> Iterator[Catalog]:
 
     settings = load_settings(ctx)
     make_home(settings)
-    catalog = Catalog.open(settings.catalog)
+    catalog = Catalog.open(settings.catalog, busy_timeout=BUSY_SECONDS)
     try:
         tell_first_user(first_start(catalog, settings))
         yield catalog

@@ -69,6 +69,8 @@ def serve(
       archivia-fs serve --listen 0.0.0.0:8443 --certificate cert.pem --private-key key.pem
     """
     host, port = parse_address(listen)
+    if mount is not None:
+        _check_host(allow_other)
     with stop_on_signals() as stop, _gateway(ctx) as gateway:
         from fuse.mount import MountOptions
         from webdav.server import WebDavOptions
@@ -110,6 +112,7 @@ def mount_command(
       archivia-fs mount /mnt/archive --allow-other --daemon
     """
     settings = load_settings(ctx)
+    _check_host(allow_other)
     ready = in_background(settings.home / "log" / log_name(directory)) if daemon else None
     with stop_on_signals() as stop, _gateway(ctx) as gateway:
         from fuse.mount import MountOptions
@@ -118,6 +121,13 @@ def mount_command(
         with doors.closing():
             doors.mount(directory, MountOptions(user, subtree, read_only, allow_other, xattr))
             doors.run(ready)
+
+
+def _check_host(allow_other: bool) -> None:
+    """Before anything is started for nothing. Raises MountError."""
+    from fuse import mountpoint
+
+    mountpoint.check_host(allow_other=allow_other)
 
 
 def parse_address(text: str) -> tuple[str, int]:
