@@ -264,7 +264,8 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
-        """Names are durable when the request that made them is answered."""
+        """Names are in the catalog when the request that made them is answered; now a power cut cannot take them either."""
+        await self._bridge.metadata(self._vfs.sync)
 
     # --- bytes -----------------------------------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from webdav.provider import VfsProvider
 from webdav.resources import FOLDER_MODE, Environ, Folder, Node
 
 StartResponse = Callable[[str, Headers], Any]
+CHANGING = frozenset({"PUT", "MKCOL", "DELETE", "COPY", "MOVE", "PROPPATCH", "LOCK"})
 Response = Iterable[Buffer]
 
 
@@ -49,8 +50,20 @@ class NameMethods(RequestServer):
         if method not in self._possible_methods or method == "POST":
             allowed = ", ".join(sorted(set(self._possible_methods) - {"POST"}))
             fail(HTTPStatus.METHOD_NOT_ALLOWED, f"There is no {method} on this drive.", headers=[("Allow", allowed)])
+        if method in CHANGING:
+            start_response = self._durably(start_response)
         response: Response = getattr(self, f"do_{method}")(environ, start_response)
         return response
+
+    def _durably(self, start_response: StartResponse) -> StartResponse:
+        """2xx means that it survives a power cut too."""
+
+        def start(status: str, headers: Headers) -> Any:
+            if status.startswith("2"):
+                self._vfs.sync()
+            return start_response(status, headers)
+
+        return start
 
     # --- conditions and locks ----------------------------------------------------------------------------------
 

@@ -236,8 +236,9 @@ class FileHandle:
             self._file.commit()
 
     def fsync(self) -> None:
-        """fsync(2): as flush; the handle stays usable."""
+        """fsync(2): as flush, and with nothing to flush the attributes are on the disk too; the handle stays usable."""
         self._file.commit()
+        self._files.sync()
 
     def release(self) -> None:
         """The last reference to this handle is gone."""

@@ -137,6 +137,10 @@ class OpenFiles:
             self._keep_revision(revision)
         self._catalog.commit_revision(ino, revision, mtime_ns=mtime_ns, finish_upload=draft.upload_id)
 
+    def sync(self) -> None:
+        """All that the catalog has acknowledged survives a power cut."""
+        self._catalog.sync()
+
     def resize(self, stat: Stat, size: int) -> None:
         """truncate(2): a revision over the same object with another size; no byte moves."""
         old = self.whole_revision_of(stat)

@@ -286,6 +286,11 @@ class Vfs:
         self._parent(caller, parent, removing=name)
         self._gone(self._catalog.remove_tree(parent, name))
 
+    def sync(self) -> None:
+        """fsync(2) of a directory: all changes of names, attributes and properties that have returned survive a power cut when this
+        returns (without it, a second later). Committed bytes always do."""
+        self._catalog.sync()
+
     # --- bytes -------------------------------------------------------------------------------------------------------
 
     def open(self, caller: Caller, ino: InodeNo, flags: OpenFlags) -> AnyHandle:

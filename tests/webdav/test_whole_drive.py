@@ -14,6 +14,8 @@ from archivia_fs.types import Caller, OpenFlags
 from archivia_fs.vfs.passwords import hash_password
 from archivia_fs.vfs.vfs import Vfs, VfsOptions
 from catalog.catalog import Catalog
+from tests.catalog.test_durability import pytestmark as needs_cachestat
+from tests.catalog.test_durability import unwritten
 from tests.webdav.conftest import Client
 from tests.webdav.test_clients import program
 from tests.webdav.toy import USERS
@@ -128,3 +130,19 @@ def test_locks_are_kept_by_the_catalog(dav: Client, drive: Vfs, server: WebDavSe
     other.connection.close()
     again.stop(5)
     assert dav("PUT", BOX + "a.dng", b"y").status == 204
+
+
+@needs_cachestat
+def test_what_was_answered_with_2xx_is_on_the_disk(dav: Client, tmp_path: Path) -> None:
+    """A 2xx survives a power cut."""
+    log = tmp_path / "catalog.db-wal"
+    dav.put(BOX + "a.dng", b"bytes")
+    assert unwritten(log) == 0
+    move = {"Destination": BOX + "b.dng"}
+    for method, path, headers in (
+        ("MKCOL", BOX + "roll", {}),
+        ("MOVE", BOX + "a.dng", move),
+        ("DELETE", BOX + "roll", {}),
+    ):
+        assert dav(method, path, **headers).status in (201, 204)
+        assert unwritten(log) == 0, method
