@@ -17,7 +17,7 @@ from typing import Any
 import typer
 import typer.main
 
-from archivia_fs.commands import about, accounts, doctor, doors, imports, state, stores, unmounting
+from archivia_fs.commands import about, accounts, doctor, doors, imports, maintenance, state, stores, unmounting
 from archivia_fs.commands.common import err, shared_options
 from archivia_fs.errors import Busy, CatalogError, FsError, MountError, NoSpace, StoreError
 
@@ -36,6 +36,7 @@ for module in (
     state,
     accounts,
     stores,
+    maintenance,
     doctor,
     about,
 ):
