@@ -237,8 +237,10 @@ def _lock(descriptor: int) -> bool:
 
 def _end(process: int) -> None:
     """SIGTERM, and SIGKILL to one that does not heed it. `process` is a pidfd, readable when it ended (pidfd_open(2))."""
+    ended = select.poll()
+    ended.register(process, select.POLLIN)
     for number, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
         signal.pidfd_send_signal(process, number)
-        if select.select([process], [], [], seconds)[0]:
+        if ended.poll(seconds * 1000):
             return
     raise StoreUnavailable("The embedded store's process does not end, not even when killed; its disk may hang.")

@@ -32,11 +32,12 @@ OPENSSL_SECONDS = 30.0
 CERTIFICATE_DAYS = 3650  # made anew at each start
 TOKEN_SECONDS = 600  # life of a token; reading a part through a slow client takes no longer
 ANSWER_SECONDS = 1.0
+VOLUMES = 4  # written side by side: eight uploads at once took 0.7 of the time that they take with one (2026-11)
 LOG_MIB = 8  # of each of its own log files; two of each level are kept
 _LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp (linux/include/net/tcp_states.h)
 _TOKENS = ("jwt.signing", "jwt.signing.read", "jwt.filer_signing", "jwt.filer_signing.read")
 _GRPC = ("master", "volume", "filer", "s3", "admin", "client")  # without "worker"
-_UNUSED = ("master", "volume", "admin", "notification", "credential", "replication", "shell")
+_UNUSED = ("volume", "admin", "notification", "credential", "replication", "shell")
 
 
 def free_ports() -> dict[str, int]:
@@ -67,6 +68,7 @@ def write_config(directory: Path, access_key: str, secret_key: str) -> None:
     write_private(directory / "security.toml", "".join(['[grpc]\nca = "grpc.crt"\n', *grpc, *tokens]))
     # weed looks here first and then in /etc/seaweedfs, where another SeaweedFS of this machine may have its settings.
     write_private(directory / "filer.toml", '[leveldb2]\nenabled = true\ndir = "data/filerldb2"\n')
+    write_private(directory / "master.toml", f"[master.volume_growth]\ncopy_1 = {VOLUMES}\n")
     for name in _UNUSED:
         write_private(directory / f"{name}.toml", "")
 

@@ -220,6 +220,21 @@ def test_it_does_not_try_forever(home: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert not store.leave(), "a failed start holds nothing"
 
 
+def test_one_that_hangs_is_reported_and_can_be_killed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    user = EmbeddedStore(home)
+    user.start()
+    pid = weed.find(home / "store")
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    monkeypatch.setattr(embedded, "START_SECONDS", 0.3)
+    monkeypatch.setattr(embedded, "STOP_SECONDS", 0.3)
+    monkeypatch.setattr(weed, "ANSWER_SECONDS", 0.1)
+    with pytest.raises(StoreUnavailable, match=f"process {pid}. does not answer"):
+        EmbeddedStore(home).start()
+    assert user.leave(), "by SIGKILL, since it does not heed SIGTERM"
+    assert not user.running()
+
+
 def test_two_never_share_the_data(home: Path) -> None:
     """A weed that this machine's process table does not show, as in another container, keeps others away."""
     (home / "store").mkdir(parents=True)

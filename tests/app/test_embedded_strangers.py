@@ -152,7 +152,10 @@ def test_weed_s_own_commands_without_our_files(target: Target, tmp_path: Path) -
     (tmp_path / "new.txt").write_text("a stranger was here")
     commands = {
         "shell": ["shell", f"-master={master}"],
-        "backup": ["backup", f"-master={master}", "-collection=archive", "-volumeId=1", "-dir=."],
+        **{
+            f"backup {volume}": ["backup", f"-master={master}", "-collection=archive", f"-volumeId={volume}", "-dir=."]
+            for volume in range(1, weed.VOLUMES + 1)
+        },
         "upload": ["upload", f"-master={master}", "-collection=archive", str(tmp_path / "new.txt")],
         "copy": ["filer.copy", str(tmp_path / "new.txt"), f"{filer}/buckets/archive/{{who}}/"],
     }
