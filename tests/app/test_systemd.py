@@ -20,13 +20,13 @@ INSTALLED = "/opt/archivia-fs/.venv/bin/archivia-fs"
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed here")
 def test_the_units_are_well_formed(tmp_path: Path) -> None:
     user = pwd.getpwuid(os.getuid()).pw_name
-    for unit in SYSTEMD.glob("*.service"):
+    for unit in [*SYSTEMD.glob("*.service"), *SYSTEMD.glob("*.timer")]:
         text = unit.read_text()
-        assert f"ExecStart={INSTALLED} " in text
+        assert unit.suffix == ".timer" or f"ExecStart={INSTALLED} " in text
         text = text.replace(INSTALLED, "/bin/true").replace("=archivia-fs\n", f"={user}\n")
         (tmp_path / unit.name.replace("@", "@srv-archive")).write_text(text)
     units = [str(path) for path in tmp_path.iterdir()]
-    assert len(units) == 2
+    assert len(units) == 4
     done = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False)
     told = [line for line in done.stderr.splitlines() if str(tmp_path) in line]
     assert (done.returncode, told) == (0, [])
