@@ -80,6 +80,12 @@ class NoSpace(FsError):
     errno = errno.ENOSPC
 
 
+class BadPicture(FsError):
+    """The bytes of a picture contradict themselves, or go beyond what is read or decoded of one."""
+
+    errno = errno.EIO
+
+
 class BadHandle(FsError):
     errno = errno.EBADF
 
