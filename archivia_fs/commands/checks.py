@@ -198,13 +198,10 @@ def catalog(settings: Settings) -> Finding:
 
 def store(settings: Settings) -> Finding:
     from archivia_fs.app import open_store
+    from archivia_fs.store.weed import programs
 
     if settings.embedded_store and not (settings.home / "store").exists():
-        beside = Path(sys.executable).with_name("weed")
-        program = str(beside) if beside.exists() else shutil.which("weed")
-        if program is None:
-            return failed("the embedded store's program `weed` is missing", "Run `make setup`, or name your own S3.")
-        return ok(f"embedded; {program} will be started with the first gateway")
+        return ok(f"embedded; {programs()[0]} will be started with the first gateway")
     with open_store(settings) as (found, config):
         able = found.probe()
     words = {"part copy": able.part_copy, "conditional put": able.conditional_put}

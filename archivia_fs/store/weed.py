@@ -40,6 +40,21 @@ _GRPC = ("master", "volume", "filer", "s3", "admin", "client")  # without "worke
 _UNUSED = ("volume", "admin", "notification", "credential", "replication", "shell")
 
 
+def programs() -> tuple[str, str]:
+    """Where weed and openssl are. Raises StoreUnavailable: which is missing, and what to do."""
+    beside = Path(sys.executable).with_name("weed")
+    weed = str(beside) if beside.exists() else shutil.which("weed")
+    if weed is None:
+        raise StoreUnavailable("The embedded store's program `weed` is missing: run `make setup`, or name your own S3.")
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        raise StoreUnavailable(
+            "The program `openssl` is missing, which makes the embedded store's certificate: run `make setup`, "
+            "install the package openssl, or name your own S3."
+        )
+    return weed, openssl
+
+
 def free_ports() -> dict[str, int]:
     """A free TCP port of loopback for each of PORTS. Another process may take one before weed does."""
     sockets = {name: socket.socket() for name in PORTS}
@@ -82,7 +97,7 @@ def launch(directory: Path, ports: dict[str, int], inherit: int) -> subprocess.P
         for name, port in ports.items()
     ]
     command = [
-        _program(), "-logdir=log", f"-log_max_size_mb={LOG_MIB}", "-log_max_files=2", "mini", "-dir=data",
+        programs()[0], "-logdir=log", f"-log_max_size_mb={LOG_MIB}", "-log_max_files=2", "mini", "-dir=data",
         "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *flags, "-disableHttp", "-s3.config=s3.json", "-s3.iam=false",
         "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false",
         "-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock", "-admin.ui=false", "-webdav=false",
@@ -164,14 +179,8 @@ def write_private(path: Path, text: str) -> None:
 
 def _make_certificate(directory: Path) -> None:
     """One certificate, its own authority, for both ends of weed's calls to itself: who has its key is in."""
-    program = shutil.which("openssl")
-    if program is None:
-        raise StoreUnavailable(
-            "The program `openssl` is missing, which makes the embedded store's certificate: run `make setup`, "
-            "install the package openssl, or name your own S3."
-        )
     command = [
-        program, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+        programs()[1], "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
         "-subj", "/CN=archivia-fs", "-days", str(CERTIFICATE_DAYS), "-keyout", "grpc.key", "-out", "grpc.crt",
     ]  # fmt: skip
     try:
@@ -184,14 +193,6 @@ def _make_certificate(directory: Path) -> None:
         ) from error
     except subprocess.TimeoutExpired as error:
         raise StoreUnavailable(f"`openssl` made no certificate within {OPENSSL_SECONDS:.0f} s.") from error
-
-
-def _program() -> str:
-    beside = Path(sys.executable).with_name("weed")
-    found = str(beside) if beside.exists() else shutil.which("weed")
-    if found is None:
-        raise StoreUnavailable("The embedded store's program `weed` is missing: run `make setup`, or name your own S3.")
-    return found
 
 
 def _unlink_ours(path: Path) -> None:
