@@ -90,6 +90,12 @@ class BadHandle(FsError):
     errno = errno.EBADF
 
 
+class Changed(FsError):
+    """The file is not the one that the caller knows (If-Match)."""
+
+    errno = errno.ESTALE
+
+
 class Busy(FsError):
     errno = errno.EBUSY
 

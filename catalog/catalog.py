@@ -39,6 +39,7 @@ from catalog.namespace import NewInode
 from catalog.readers import Readers
 from catalog.reads import Counts, Listing
 from catalog.schema import migrate
+from catalog.session import Session
 from catalog.upkeep import Freed
 from catalog.writer import Writer
 
@@ -182,13 +183,18 @@ class Catalog:
 
     def put_file(
         self, parent: InodeNo, name: str, revision: Revision | None, new: NewInode, *, mtime_ns: int | None,
-        finish_upload: UploadId | None = None, exclusive: bool = False,
+        finish_upload: UploadId | None = None, exclusive: bool = False, if_etags: Set[str] | None = None,
     ) -> Effects:  # fmt: skip
         """Create a file, or give the one that is there new bytes (it keeps its inode). Raises Exists (`exclusive`), IsADirectory,
-        InvalidArgument (a symlink or special file is there), NotFound, CatalogError as commit_revision."""
-        return self._writer.submit(
-            lambda s: revisions.put_file(s, parent, name, revision, new, mtime_ns, finish_upload, exclusive=exclusive)
-        )
+        InvalidArgument (a symlink or special file is there), NotFound, CatalogError as commit_revision; and Changed if `if_etags`
+        is given and no file is there that has one of these ETags (`Stat.etag`)."""
+
+        def put(session: Session) -> Effects:
+            return revisions.put_file(
+                session, parent, name, revision, new, mtime_ns, finish_upload, exclusive=exclusive, if_etags=if_etags
+            )
+
+        return self._writer.submit(put)
 
     def fill_checksums(self, revision_id: RevisionId, sha256: str | None, crc32: int | None) -> None:
         """Fill in what is pending; None leaves it. No change is told: the bytes are as they were. Raises NotFound, and CatalogError
@@ -254,6 +260,10 @@ class Catalog:
     def properties(self, ino: InodeNo) -> Mapping[str, bytes]:
         """xattrs and dead properties by name: "user.dc.title", or "{ns}local" for those that are no xattr."""
         return self._readers.read(lambda c: properties.get(c, ino))
+
+    def properties_of(self, inos: Sequence[InodeNo]) -> Mapping[InodeNo, Mapping[str, bytes]]:
+        """As properties, of many at once; inodes that have none are left out. Values have up to 64 KiB: ask for a hundred or so."""
+        return self._readers.read(lambda c: properties.get_all(c, inos))
 
     def set_properties(self, ino: InodeNo, changes: Mapping[str, bytes | None]) -> Effects:
         """Set (None: remove) several at once. Raises NotFound, NoAttribute if the only one to remove is not there."""
@@ -337,7 +347,7 @@ class Catalog:
     # --- locks -------------------------------------------------------------------------------------------------------------
 
     def add_lock(self, lock: Lock) -> None:
-        """Raises Exists for a token that is in use."""
+        """Raises Exists for a token that is in use, Locked if it and one that is there exclude each other (RFC 4918 7)."""
         self._writer.submit(lambda s: locks.add(s, lock), durable=False)
 
     def lock(self, token: str) -> Lock | None:

@@ -1,6 +1,6 @@
 """RFC 4918 locks, shared by all gateways. An expired lock is no lock, whether or not it is swept already.
 
-Owns: the table of locks; who conflicts with whom is the door's business. Used by: catalog. Threading: functions on a
+Owns: the table of locks, and which two cannot be at once. Used by: catalog. Threading: functions on a
 Connection anywhere, those on a Session on the writer's thread.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
-from archivia_fs.errors import Exists, NotFound
+from archivia_fs.errors import Exists, Locked, NotFound
 from archivia_fs.types import Lock
 from catalog.models import locks
 from catalog.session import Session
@@ -47,10 +47,13 @@ def get(connection: Connection, token: str) -> Lock | None:
 
 
 def add(session: Session, lock: Lock) -> None:
-    """Sweeps the expired ones. Raises Exists for a token that is in use."""
+    """Sweeps the expired ones. Raises Exists for a token that is in use, Locked if another lock is in the way."""
     session.connection.execute(_SWEEP, {"now": session.now})
-    if get(session.connection, lock.token) is not None:
-        raise Exists("There is a lock with that token.")
+    for other in everything(session.connection):
+        if other.token == lock.token:
+            raise Exists("There is a lock with that token.")
+        if conflict(lock, other):
+            raise Locked(f"{other.user} has locked {other.path}; wait until it is unlocked.")
     session.connection.execute(
         _ADD,
         {
@@ -64,6 +67,16 @@ def add(session: Session, lock: Lock) -> None:
             "expires_ns": lock.expires_ns,
         },
     )
+
+
+def conflict(one: Lock, other: Lock) -> bool:
+    """Whether two locks exclude each other (RFC 4918 6.2, 7.4): something is covered by both, and one is exclusive."""
+    return (one.exclusive or other.exclusive) and (_covers(one, other.path) or _covers(other, one.path))
+
+
+def _covers(lock: Lock, path: str) -> bool:
+    """Its root, and with depth infinity all that is under it."""
+    return path == lock.path or (lock.depth != 0 and path.startswith(lock.path.rstrip("/") + "/"))
 
 
 def refresh(session: Session, token: str, timeout_s: int, expires_ns: int | None) -> Lock:

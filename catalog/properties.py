@@ -5,7 +5,7 @@ Owns: properties of inodes. Used by: catalog. Threading: `get` anywhere, `change
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
@@ -13,9 +13,11 @@ from archivia_fs.errors import NoAttribute
 from archivia_fs.types import ChangeKind, Effects, InodeNo
 from catalog.models import inodes, properties
 from catalog.namespace import get_stat
+from catalog.rows import chunks
 from catalog.session import Session
 
 _GET = select(properties.c.name, properties.c.value).where(properties.c.ino == bindparam("ino"))
+_GET_ALL = select(properties).where(properties.c.ino.in_(bindparam("inos", expanding=True)))
 _ADD = insert(properties)
 _DROP = delete(properties).where(properties.c.ino == bindparam("b_ino"), properties.c.name == bindparam("b_name"))
 _CHANGED = update(inodes).where(inodes.c.ino == bindparam("b_ino")).values(ctime_ns=bindparam("now"))
@@ -24,6 +26,15 @@ _CHANGED = update(inodes).where(inodes.c.ino == bindparam("b_ino")).values(ctime
 def get(connection: Connection, ino: InodeNo) -> Mapping[str, bytes]:
     """All of an inode, by name."""
     return {name: bytes(value) for name, value in connection.execute(_GET, {"ino": ino})}
+
+
+def get_all(connection: Connection, inos: Sequence[InodeNo]) -> Mapping[InodeNo, Mapping[str, bytes]]:
+    """Of many inodes; those that have none are left out."""
+    found: dict[InodeNo, dict[str, bytes]] = {}
+    for chunk in chunks(inos):
+        for ino, name, value in connection.execute(_GET_ALL, {"inos": chunk}):
+            found.setdefault(InodeNo(ino), {})[name] = bytes(value)
+    return found
 
 
 def change(session: Session, ino: InodeNo, wanted: Mapping[str, bytes | None]) -> Effects:

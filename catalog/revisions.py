@@ -6,12 +6,12 @@ A revision is in use while any inode has it, named or not; from `released_ns` on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
-from archivia_fs.errors import CatalogError, Exists, InvalidArgument, IsADirectory, NotFound
+from archivia_fs.errors import CatalogError, Changed, Exists, InvalidArgument, IsADirectory, NotFound
 from archivia_fs.types import ChangeKind, Effects, InodeNo, Part, Revision, RevisionId, Stat, UploadId
 from catalog import gateways, journal
 from catalog.models import inodes, revision_parts, revisions
@@ -87,10 +87,13 @@ def put_file(
     upload: UploadId | None,
     *,
     exclusive: bool,
+    if_etags: Set[str] | None,
 ) -> Effects:
-    """Raises Exists (`exclusive`), IsADirectory, InvalidArgument (a symlink or special file is there), NotFound."""
+    """Raises Exists (`exclusive`), Changed (`if_etags`), IsADirectory, InvalidArgument (a symlink or special file), NotFound."""
     directory(session, parent)
     child = find(session, parent, name)
+    if if_etags is not None and (child is None or child.stat.etag not in if_etags):
+        raise Changed(f"{name!r} is not the one that was to be replaced; look at it again.")
     if child is None:
         stat = get_stat(session, do_make(session, parent, name, new))
     elif exclusive:

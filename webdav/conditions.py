@@ -7,7 +7,7 @@ answers the last of several ranges. Used by: methods, transfer. Threading: pure 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -130,6 +130,14 @@ def check_http(environ: Mapping[str, Any], etag: str | None, mtime_ns: int | Non
         and mtime_s <= date
     ):
         fail(HTTPStatus.NOT_MODIFIED, "Not modified.", headers=headers)
+
+
+def expected_etags(environ: Mapping[str, Any]) -> Set[str] | None:
+    """What If-Match names; None without it, or if it says that anything will do."""
+    tags = _tags(environ.get("HTTP_IF_MATCH", ""))
+    if not tags or any(any_tag for _, _, any_tag in tags):
+        return None
+    return {tag for weak, tag, _ in tags if not weak}
 
 
 def _tags(text: str) -> list[tuple[bool, str, bool]]:

@@ -42,6 +42,7 @@ STATUS: dict[type[errors.FsError], int] = {
     errors.FileTooBig: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.NoSpace: HTTPStatus.INSUFFICIENT_STORAGE,
     errors.Busy: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.Changed: HTTPStatus.PRECONDITION_FAILED,
     errors.Locked: HTTPStatus.LOCKED,
     errors.NoAttribute: HTTPStatus.NOT_FOUND,
     errors.AttributeExists: HTTPStatus.CONFLICT,

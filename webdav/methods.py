@@ -134,7 +134,9 @@ class NameMethods(RequestServer):
         self._evaluate_if_headers(node, environ)
         body: Element | None = util.parse_xml_body(environ, allow_empty=True)
         wanted = Wanted(body)
-        members = node.members() if depth == "1" and isinstance(node, Folder) else ()
+        members: Iterable[Node] = ()
+        if depth == "1" and isinstance(node, Folder):
+            members = node.members_with_properties() if wanted.dead else node.members()
         first = wanted.response(node)  # here an error of the core still becomes a status
         return _multistatus(start_response, itertools.chain([first], map(wanted.response, members)))
 

@@ -177,6 +177,14 @@ class Wanted:
         elif (include := kinds.get("{DAV:}include")) is not None:
             self._also = [child.tag for child in include]
 
+    @property
+    def dead(self) -> bool:
+        """Whether dead properties are asked for."""
+        asked = self._also if self.names is None else self.names
+        return self.names is None or any(
+            name not in _LIVE and name not in _LIVE_BY_NAME and not name.startswith(_PROTECTED) for name in asked
+        )
+
     def response(self, node: Node) -> str:
         """One DAV:response element for `node`."""
         found: list[str] = []

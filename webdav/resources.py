@@ -7,6 +7,7 @@ cannot be written over. Used by: provider, methods, transfer. Threading: one req
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
@@ -24,6 +25,7 @@ from webdav.locks import discovery
 
 FOLDER_MODE = 0o755
 FILE_MODE = 0o644
+MEMBERS_AT_ONCE = 100  # whose dead properties, up to 64 KiB each, are in memory
 
 Environ = dict[str, Any]
 
@@ -41,9 +43,11 @@ class Node:
         self.caller = caller
         self.stat = stat
 
+    known: Mapping[str, bytes] | None = None  # dead properties, if they were asked for together with others'
+
     def properties(self) -> Mapping[str, bytes]:
         """Dead properties as the table has them."""
-        return self.vfs.properties(self.stat.ino)
+        return self.vfs.properties(self.stat.ino) if self.known is None else self.known
 
     def get_ref_url(self) -> str:
         """wsgidav's key for locks."""
@@ -85,6 +89,17 @@ class Folder(Node, DAVCollection):
         entries = self.vfs.readdir(self.caller, self.stat.ino)
         nodes = (self.child(entry.name, entry.stat) for entry in entries)
         return (node for node in nodes if node is not None)
+
+    def members_with_properties(self) -> Iterator[Node]:
+        """As members; dead properties come with them, in a query for every MEMBERS_AT_ONCE."""
+        return self._with_properties(self.members())
+
+    def _with_properties(self, members: Iterator[Node]) -> Iterator[Node]:
+        while nodes := list(itertools.islice(members, MEMBERS_AT_ONCE)):
+            found = self.vfs.properties_of([node.stat.ino for node in nodes])
+            for node in nodes:
+                node.known = found.get(node.stat.ino, {})
+            yield from nodes
 
     def get_member_list(self) -> list[Node]:
         return list(self.members())

@@ -13,7 +13,7 @@ from typing_extensions import Buffer
 from archivia_fs.content import Content
 from archivia_fs.errors import Exists, StoreError
 from archivia_fs.vfs.put import PutHandle
-from webdav.conditions import Span, requested_span
+from webdav.conditions import Span, expected_etags, requested_span
 from webdav.connection import Body, BrokenBody
 from webdav.convert import Headers, fail, http_date, reason
 from webdav.methods import NameMethods, Response, StartResponse, mtime_headers, oc_mtime
@@ -95,6 +95,7 @@ class DriveServer(NameMethods):
                 mtime_ns=mtime_ns,
                 mode=FILE_MODE,
                 exclusive=exclusive,
+                if_etags=expected_etags(environ),
             )
             try:
                 received = _pump(body, handle)

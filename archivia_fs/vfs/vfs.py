@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import stat as stat_module
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -322,9 +322,10 @@ class Vfs:
 
     def put(
         self, caller: Caller, parent: InodeNo, name: str, *, size_hint: int | None = None, mtime_ns: int | None = None,
-        mode: int = 0o644, exclusive: bool = False,
+        mode: int = 0o644, exclusive: bool = False, if_etags: Set[str] | None = None,
     ) -> PutHandle:  # fmt: skip
-        """New content for a name, which appears (or changes) only at `commit()`, in one transaction."""
+        """New content for a name, which appears (or changes) only at `commit()`, in one transaction; that raises Exists if the name
+        is taken (`exclusive`), Changed if no file with one of `if_etags` is there then."""
         check_name(name)
         self._parent(caller, parent)
         if size_hint is not None and size_hint > SIZE_MAX:
@@ -334,8 +335,9 @@ class Vfs:
         def commit(draft: Draft) -> tuple[Stat, bool]:
             revision = draft.revision if draft.revision.size else None
             effects = self._catalog.put_file(
-                parent, name, revision, new, mtime_ns=mtime_ns, finish_upload=draft.upload_id, exclusive=exclusive
-            )
+                parent, name, revision, new, mtime_ns=mtime_ns, finish_upload=draft.upload_id, exclusive=exclusive,
+                if_etags=if_etags,
+            )  # fmt: skip
             named = [c for c in effects.changes if c.kind in (ChangeKind.ENTRY_ADDED, ChangeKind.DATA)]
             return effects.stat(named[0].ino), any(c.kind is ChangeKind.ENTRY_ADDED for c in named)
 
@@ -363,6 +365,10 @@ class Vfs:
     def properties(self, ino: InodeNo) -> Mapping[str, bytes]:
         """xattrs and WebDAV dead properties: one table (see `catalog`)."""
         return {} if is_view(ino) else self._catalog.properties(ino)
+
+    def properties_of(self, inos: Sequence[InodeNo]) -> Mapping[InodeNo, Mapping[str, bytes]]:
+        """As properties, of many inodes in one query (a hundred or so); those that have none are left out."""
+        return self._catalog.properties_of([ino for ino in inos if not is_view(ino)])
 
     def set_properties(self, caller: Caller, ino: InodeNo, changes: Mapping[str, bytes | None]) -> None:
         """None removes. Raises NoAttribute if the only one to remove is not there."""

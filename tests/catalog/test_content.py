@@ -12,7 +12,16 @@ import pytest
 from sqlalchemy import bindparam, create_engine, select, text
 from sqlalchemy.dialects.sqlite import dialect
 
-from archivia_fs.errors import CatalogError, Exists, InvalidArgument, IsADirectory, NoAttribute, NotFound
+from archivia_fs.errors import (
+    CatalogError,
+    Changed,
+    Exists,
+    InvalidArgument,
+    IsADirectory,
+    Locked,
+    NoAttribute,
+    NotFound,
+)
 from archivia_fs.types import (
     DOCUMENTS_INODE,
     ChangeKind,
@@ -30,7 +39,7 @@ from archivia_fs.types import (
 from catalog import journal, upkeep
 from catalog.catalog import Catalog, Counts, NewInode
 from catalog.models import PENDING
-from tests.catalog.helpers import DIR, FILE, D, Heard, complete, file, folder, revision, rows
+from tests.catalog.helpers import DIR, FILE, D, Heard, complete, file, folder, revision, rows, together
 
 
 def released(url: str) -> dict[str, bool]:
@@ -145,6 +154,50 @@ def test_put_refuses(catalog: Catalog) -> None:
     assert catalog.stat(f).revision is None
     with pytest.raises(NotFound):
         catalog.revision(RevisionId("r"))
+
+
+def test_a_put_on_condition(catalog: Catalog) -> None:
+    def put(name: str, etags: set[str]) -> None:
+        catalog.put_file(D, "f", revision(name), FILE, mtime_ns=None, if_etags=etags)
+
+    with pytest.raises(Changed):
+        put("r0", {"r0"})  # nothing is there
+    f = file(catalog, "f")
+    for etags in (set(), {"r0"}):
+        with pytest.raises(Changed, match="look at it again"):
+            put("r0", etags)
+    put("r1", {"x", f"empty-{f}"})
+    put("r2", {"r1"})
+    with pytest.raises(Changed):
+        put("r3", {"r1"})
+    assert catalog.stat(f).revision == "r2"
+    with pytest.raises(NotFound):
+        catalog.revision(RevisionId("r3"))
+
+
+def test_one_of_many_puts_on_the_same_condition(catalog: Catalog) -> None:
+    """Each has seen the empty file; whoever comes first replaces it."""
+    f = file(catalog, "f")
+    done = []
+
+    def work(number: int) -> None:
+        try:
+            catalog.put_file(D, "f", revision(f"r{number}"), FILE, mtime_ns=None, if_etags={f"empty-{f}"})
+        except Changed:
+            return
+        done.append(f"r{number}")
+
+    together(8, work)
+    assert done == [catalog.stat(f).revision]
+
+
+def test_properties_of_many(catalog: Catalog) -> None:
+    inos = [file(catalog, f"f{number}") for number in range(4)]
+    catalog.set_properties(inos[0], {"user.a": b"1", "user.b": b"2"})
+    catalog.set_properties(inos[2], {"user.a": b"3"})
+    catalog.set_properties(D, {"user.a": b"not asked for"})
+    assert catalog.properties_of(inos) == {inos[0]: {"user.a": b"1", "user.b": b"2"}, inos[2]: {"user.a": b"3"}}
+    assert catalog.properties_of([]) == {}
 
 
 def test_properties(catalog: Catalog) -> None:
@@ -289,8 +342,8 @@ def test_a_removed_collection_takes_its_grants_along(catalog: Catalog) -> None:
 
 
 def test_locks(catalog: Catalog) -> None:
-    never = Lock("t1", "/Documents/ä", "a", "<owner/>", True, -1, 600, None)
-    later = dataclasses.replace(never, token="t2", exclusive=False, depth=0, expires_ns=time.time_ns() + 10**12)
+    never = Lock("t1", "/Documents/ä", "a", "<owner/>", False, -1, 600, None)
+    later = dataclasses.replace(never, token="t2", depth=0, expires_ns=time.time_ns() + 10**12)
     expired = dataclasses.replace(never, token="t3", expires_ns=time.time_ns() - 1)
     for lock in (never, later, expired):
         catalog.add_lock(lock)
@@ -307,6 +360,60 @@ def test_locks(catalog: Catalog) -> None:
     catalog.remove_lock("t1")
     catalog.remove_lock("t1")
     assert sorted(lock.token for lock in catalog.locks()) == ["t2", "t3"]
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted", "refused"),
+    [
+        (("/a", "X", 0), ("/a", "X", 0), True),
+        (("/a", "X", 0), ("/a", "S", 0), True),
+        (("/a", "S", 0), ("/a", "X", 0), True),
+        (("/a", "S", -1), ("/a", "S", -1), False),
+        (("/a", "X", -1), ("/a/b/c", "S", 0), True),
+        (("/a", "X", 0), ("/a/b", "X", 0), False),
+        (("/a/b", "X", 0), ("/a", "S", -1), True),
+        (("/a/b", "X", 0), ("/a", "X", 0), False),
+        (("/a", "X", -1), ("/ab", "X", -1), False),
+        (("/", "X", -1), ("/a", "X", 0), True),
+        (("/", "X", 0), ("/a", "X", 0), False),
+        (("/a/b", "S", -1), ("/a", "S", -1), False),
+    ],
+)
+def test_locks_that_exclude_each_other(
+    catalog: Catalog, held: tuple[str, str, int], wanted: tuple[str, str, int], refused: bool
+) -> None:
+    def lock(token: str, of: tuple[str, str, int], expires_ns: int | None = None) -> Lock:
+        return Lock(token, of[0], "a", "", of[1] == "X", of[2], 600, expires_ns)
+
+    catalog.add_lock(lock("expired", ("/", "X", -1), expires_ns=time.time_ns() - 1))
+    catalog.add_lock(lock("held", held))
+    if refused:
+        with pytest.raises(Locked, match=f"a has locked {held[0]};"):
+            catalog.add_lock(lock("wanted", wanted))
+        assert catalog.lock("wanted") is None
+        catalog.remove_lock("held")
+    catalog.add_lock(lock("wanted", wanted))
+    assert catalog.lock("wanted") is not None
+
+
+def test_one_of_many_gets_the_lock(url: str) -> None:
+    catalogs = [Catalog.open(url) for _ in range(2)]
+    got = []
+
+    def work(number: int) -> None:
+        try:
+            catalogs[number % 2].add_lock(Lock(f"t{number}", "/a", "a", "", True, 0, 600, None))
+        except Locked:
+            return
+        got.append(number)
+
+    try:
+        together(8, work)
+        assert len(got) == 1
+        assert [lock.token for lock in catalogs[0].locks()] == [f"t{got[0]}"]
+    finally:
+        for each in catalogs:
+            each.close()
 
 
 def test_counts_and_statfs(catalog: Catalog) -> None:

@@ -185,3 +185,23 @@ def test_xattrs_without_an_xml_name_are_not_shown(key: str) -> None:
 @pytest.mark.parametrize("value", [b"\xff\xfe", b"a\0b", b"\x1b[0m"])
 def test_values_that_xml_cannot_carry_are_not_shown(value: bytes) -> None:
     assert decode("{urn:x}y", value) is None
+
+
+def test_dead_properties_of_a_folders_members_are_one_question(
+    dav: Client, vfs: ToyVfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(250):
+        dav.put(f"/Documents/{number}.dng", b"x")
+    patch(dav, "<D:set><D:prop><dc:title>Leaf</dc:title></D:prop></D:set>", "/Documents/7.dng")
+    questions, properties_of = [], vfs.properties_of
+    alone = []
+    monkeypatch.setattr(vfs, "properties_of", lambda inos: questions.append(len(inos)) or properties_of(inos))
+    monkeypatch.setattr(vfs, "properties", lambda ino: alone.append(ino) or {})
+    answer = dav("PROPFIND", "/Documents/", Depth="1")
+    assert len(answer.hrefs()) == 252
+    assert [each.text for each in answer.xml.iter(f"{DC}title")] == ["Leaf"]
+    assert questions == [100, 100, 51]
+    assert alone == [vfs.resolve(ME, "/Documents").ino]
+    body = b'<D:propfind xmlns:D="DAV:"><D:prop><D:getetag/></D:prop></D:propfind>'
+    assert len(dav("PROPFIND", "/Documents/", body, Depth="1").hrefs()) == 252
+    assert len(questions) == 3

@@ -11,11 +11,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from archivia_fs import errors
+from archivia_fs.types import Caller
 from tests.webdav.conftest import Client, basic
-from tests.webdav.toy import ToyVfs
+from tests.webdav.toy import ToyPut, ToyVfs
 from webdav.connection import LINGER_BYTES
 
 FILE = "/Documents/a.dng"
+ME = Caller("alice", 0, 0)
 
 
 class Raw:
@@ -181,6 +183,25 @@ def test_change_during_an_upload_is_noticed(raw: Raw, dav: Client) -> None:
     dav.put(FILE, b"2")
     raw.socket.sendall(b"later")
     assert raw.answer().status == 412
+    assert dav("GET", FILE).body == b"2"
+
+
+def test_change_at_the_very_end_of_an_upload_is_noticed(
+    dav: Client, vfs: ToyVfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the door's last look, before the commit: only the commit itself can see it."""
+    etag = dav.put(FILE, b"1").headers["ETag"]
+    commit = ToyPut.commit
+
+    def late(handle: ToyPut) -> object:
+        monkeypatch.setattr(ToyPut, "commit", commit)
+        other = vfs.put(ME, vfs.resolve(ME, "/Documents").ino, "a.dng")
+        other.write(b"2")
+        other.commit()
+        return handle.commit()
+
+    monkeypatch.setattr(ToyPut, "commit", late)
+    assert dav("PUT", FILE, b"later", If_Match=etag).status == 412
     assert dav("GET", FILE).body == b"2"
 
 

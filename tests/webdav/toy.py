@@ -9,7 +9,7 @@ import itertools
 import stat as stat_module
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 
 from typing_extensions import Buffer
@@ -163,7 +163,7 @@ class ToyVfs:
 
     def put(
         self, caller: Caller, parent: InodeNo, name: str, *, size_hint: int | None = None, mtime_ns: int | None = None,
-        mode: int = 0o644, exclusive: bool = False,
+        mode: int = 0o644, exclusive: bool = False, if_etags: Set[str] | None = None,
     ) -> ToyPut:  # fmt: skip
         self._writable(parent)
 
@@ -174,6 +174,8 @@ class ToyVfs:
                 there = self._children[parent].get(lookup_key(name))
                 if there is not None and exclusive:
                     raise errors.Exists(f"{name!r} is there already.")
+                if if_etags is not None and (there is None or self._stats[there[1]].etag not in if_etags):
+                    raise errors.Changed(f"{name!r} is another one.")
                 old = self._add(parent, name, stat_module.S_IFREG | mode) if there is None else self._stats[there[1]]
                 revision = RevisionId(f"r{next(self._ids)}") if data else None
                 mtime = time.time_ns() if mtime_ns is None else mtime_ns
@@ -201,6 +203,9 @@ class ToyVfs:
 
     def properties(self, ino: InodeNo) -> Mapping[str, bytes]:
         return dict(self._properties.get(ino, {}))
+
+    def properties_of(self, inos: Sequence[InodeNo]) -> Mapping[InodeNo, Mapping[str, bytes]]:
+        return {ino: dict(self._properties[ino]) for ino in inos if self._properties.get(ino)}
 
     def set_properties(self, caller: Caller, ino: InodeNo, changes: Mapping[str, bytes | None]) -> None:
         table = self._properties.setdefault(ino, {})
