@@ -55,6 +55,7 @@ def main() -> None:
         try:
             stream.flush()
         except OSError:  # who read it has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or the interpreter tries again
             code = code or 1
     if code == 130:  # at once: the interpreter's own end would wait for threads that wait for the store
         os._exit(code)
