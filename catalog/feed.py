@@ -80,11 +80,16 @@ class Feed:
     def tell(self, effects: Effects) -> None:
         """Deliver the next group. Hold `order`."""
         self._told = effects.changes[-1].seq
+        interrupt: BaseException | None = None
         for listener in self._listeners:
             try:
                 listener(effects)
             except Exception:
                 log.exception("A listener of changes failed")
+            except BaseException as error:  # noqa: BLE001 - Ctrl-C; the others must hear of the change first
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
 
     def _poll(self) -> None:
         failing = False

@@ -72,9 +72,9 @@ def record_part(session: Session, upload: UploadId, part: Part) -> None:
         _ACTIVE, {"b_id": upload, "b_origin": session.origin, "now": session.now}
     ).rowcount:
         raise NotFound("That upload is not ours any more: it was finished, given up or taken over by another gateway.")
-    session.connection.execute(_DROP_PART, {"b_upload": upload, "b_number": part.number})
+    session.run(_DROP_PART, {"b_upload": upload, "b_number": part.number})
     row = {"upload": upload, "number": part.number, "size": part.size, "etag": part.etag, "crc32": part.crc32}
-    session.connection.execute(_ADD_PART, row)
+    session.run(_ADD_PART, row)
 
 
 def drop(session: Session, upload: UploadId) -> None:

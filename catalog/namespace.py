@@ -78,7 +78,7 @@ class Child:
 
 def get_stat(session: Session, ino: InodeNo) -> Stat:
     """Raises NotFound."""
-    row = session.connection.execute(INODE, {"ino": ino}).first()
+    row = session.run(INODE, {"ino": ino}).fetchone()
     if row is None:
         raise NotFound(f"There is no inode {ino}.")
     return stat_of(row)
@@ -96,7 +96,7 @@ def directory(session: Session, ino: InodeNo) -> Stat:
 
 def find(session: Session, parent: InodeNo, name: str) -> Child | None:
     """The child under a name, if there is one."""
-    row = session.connection.execute(CHILD, {"parent": parent, "key": lookup_key(name)}).first()
+    row = session.run(CHILD, {"parent": parent, "key": lookup_key(name)}).fetchone()
     return None if row is None else Child(row[1], stat_of(row[2:]))
 
 
@@ -120,7 +120,7 @@ def add_inode(session: Session, parent: Stat, new: NewInode) -> InodeNo:
     """A new inode with the links its first name will give it."""
     ino = session.new_ino()
     mode, gid = inherited(parent.mode, parent.gid, new.mode, new.gid)
-    session.connection.execute(
+    session.run(
         ADD_INODE,
         {
             "ino": ino,
@@ -143,18 +143,18 @@ def add_inode(session: Session, parent: Stat, new: NewInode) -> InodeNo:
 
 def add_dentry(session: Session, parent: InodeNo, name: str, ino: InodeNo, *, is_dir: bool) -> None:
     """Name an inode; its own link count is the caller's."""
-    session.connection.execute(
+    session.run(
         ADD_DENTRY,
         {"parent": parent, "key": lookup_key(name), "name": name, "ino": ino},
     )
-    session.connection.execute(_ENTRIES_CHANGED, {"b_ino": parent, "now": session.now, "delta": int(is_dir)})
+    session.run(_ENTRIES_CHANGED, {"b_ino": parent, "now": session.now, "delta": int(is_dir)})
     session.change(ChangeKind.ENTRY_ADDED, ino, parent, name)
 
 
 def drop_dentry(session: Session, parent: InodeNo, child: Child) -> None:
     """Unname an inode; its own link count is the caller's."""
-    session.connection.execute(_DROP_DENTRY, {"b_parent": parent, "b_key": lookup_key(child.name)})
-    session.connection.execute(
+    session.run(_DROP_DENTRY, {"b_parent": parent, "b_key": lookup_key(child.name)})
+    session.run(
         _ENTRIES_CHANGED,
         {"b_ino": parent, "now": session.now, "delta": -int(child.stat.is_dir)},
     )
@@ -163,7 +163,7 @@ def drop_dentry(session: Session, parent: InodeNo, child: Child) -> None:
 
 def change_links(session: Session, ino: InodeNo, delta: int) -> None:
     """Count names; ctime is now, also if `delta` is 0 (a rename)."""
-    session.connection.execute(LINKS_CHANGED, {"b_ino": ino, "now": session.now, "delta": delta})
+    session.run(LINKS_CHANGED, {"b_ino": ino, "now": session.now, "delta": delta})
     session.touch(ino)
 
 
@@ -171,12 +171,12 @@ def drop_child(session: Session, parent: InodeNo, child: Child) -> None:
     """Unname an inode and take its link; a directory loses both of its own. Nobody has rights in a removed collection."""
     drop_dentry(session, parent, child)
     change_links(session, child.stat.ino, -child.stat.nlink if child.stat.is_dir else -1)
-    if parent == DOCUMENTS_INODE and session.connection.execute(_DROP_COLLECTION, {"b_ino": child.stat.ino}).rowcount:
+    if parent == DOCUMENTS_INODE and session.run(_DROP_COLLECTION, {"b_ino": child.stat.ino}).rowcount:
         session.change(ChangeKind.ACCESS, child.stat.ino)
 
 
 def is_empty(session: Session, ino: InodeNo) -> bool:
-    return session.connection.execute(_ANY_CHILD, {"parent": ino}).first() is None
+    return session.run(_ANY_CHILD, {"parent": ino}).fetchone() is None
 
 
 def make(session: Session, parent: InodeNo, name: str, new: NewInode) -> Effects:
@@ -300,7 +300,7 @@ def setattr(session: Session, ino: InodeNo, change: SetAttr) -> Effects:  # noqa
         values[field] = getattr(stat, field) if wanted is None else wanted
     if change.mode is not None:
         values["mode"] = stat_module.S_IFMT(stat.mode) | stat_module.S_IMODE(change.mode)
-    session.connection.execute(_SET_ATTRIBUTES, values)
+    session.run(_SET_ATTRIBUTES, values)
     session.change(ChangeKind.ATTRIBUTES, ino)
     return session.effects()
 
@@ -311,5 +311,6 @@ def is_within(session: Session, ino: InodeNo, ancestor: InodeNo) -> bool:
     while at is not None:
         if at == ancestor:
             return True
-        at = session.connection.scalar(_PARENT_OF, {"ino": at})
+        row = session.run(_PARENT_OF, {"ino": at}).fetchone()
+        at = None if row is None else row[0]
     return False

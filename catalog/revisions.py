@@ -20,6 +20,7 @@ from catalog.rows import stat_of
 from catalog.session import Session
 
 _GET = select(revisions).where(revisions.c.id == bindparam("id"))
+_RELEASED = select(revisions.c.released_ns).where(revisions.c.id == bindparam("id"))
 _PARTS = select(revision_parts).where(revision_parts.c.revision == bindparam("id")).order_by(revision_parts.c.number)
 _USED = select(inodes.c.ino).where(inodes.c.revision == bindparam("id")).limit(1)
 _SET_RELEASED = update(revisions).where(revisions.c.id == bindparam("b_id")).values(released_ns=bindparam("at"))
@@ -115,7 +116,7 @@ def _set_bytes(
         raise InvalidArgument("Only a regular file has bytes.")
     if revision is not None:
         _add(session, revision)
-    session.connection.execute(
+    session.run(
         _SET_BYTES,
         {
             "b_ino": stat.ino,
@@ -135,12 +136,12 @@ def _set_bytes(
 
 def _add(session: Session, revision: Revision) -> None:
     """A revision that is known already is shared, and in use again if it was released."""
-    known = session.connection.execute(_GET, {"id": revision.id}).first()
+    known = session.run(_RELEASED, {"id": revision.id}).fetchone()
     if known is not None:
-        if known.released_ns is not None:
-            session.connection.execute(_SET_RELEASED, {"b_id": revision.id, "at": None})
+        if known[0] is not None:
+            session.run(_SET_RELEASED, {"b_id": revision.id, "at": None})
         return
-    session.connection.execute(
+    session.run(
         _ADD,
         {
             "id": revision.id,
@@ -158,12 +159,12 @@ def _add(session: Session, revision: Revision) -> None:
             {"revision": revision.id, "number": p.number, "size": p.size, "etag": p.etag, "crc32": p.crc32}
             for p in revision.parts
         ]
-        session.connection.execute(_ADD_PARTS, rows)
+        session.run_many(_ADD_PARTS, rows)
 
 
 def _release_unused(session: Session, revision: RevisionId) -> None:
-    if session.connection.execute(_USED, {"id": revision}).first() is None:
-        session.connection.execute(_SET_RELEASED, {"b_id": revision, "at": session.now})
+    if session.run(_USED, {"id": revision}).fetchone() is None:
+        session.run(_SET_RELEASED, {"b_id": revision, "at": session.now})
 
 
 def forget(session: Session, inos: Sequence[InodeNo]) -> None:

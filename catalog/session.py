@@ -6,12 +6,15 @@ Owns: inode and change numbers while the transaction runs. Used by: writer, and 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy.sql.expression import ClauseElement
 
 from archivia_fs.types import Change, ChangeKind, Effects, InodeNo, Stat
 from catalog.models import archive, changes
-from catalog.rows import stats_of
+from catalog.rows import FEW, INODE, stat_of, stats_of
+from catalog.statements import Cursor, Statements, Values
 
 LOG_KEPT = 100_000  # changes; who has slept longer drops all that was cached
 TRIM_EVERY = 1_000  # changes
@@ -25,11 +28,12 @@ _TRIM = delete(changes).where(changes.c.seq <= bindparam("last"))
 class Session:
     """What mutations work on. The writer calls `begin` before each, and `abandon` when its savepoint is rolled back."""
 
-    def __init__(self, connection: Connection, origin: str) -> None:
+    def __init__(self, connection: Connection, statements: Statements, origin: str) -> None:
         self.connection = connection
+        self._statements = statements
         self.now = time.time_ns()
         self.origin = origin
-        ino, seq = connection.execute(_NUMBERS).one()
+        ino, seq = self.run(_NUMBERS, {}).fetchone()
         self._next_ino = self._first_ino = int(ino)
         self.first_seq = int(seq)
         self._changes: list[Change] = []
@@ -38,9 +42,17 @@ class Session:
         self._touched: set[InodeNo] = set()  # by the mutation that runs
         self._mark = (0, self._next_ino)
 
+    def run(self, clause: ClauseElement, values: Values) -> Cursor:
+        """One of the statements that run often (see statements). Raises DBAPIError."""
+        return self._statements.run(self.connection, clause, values)
+
+    def run_many(self, clause: ClauseElement, rows: Sequence[Values]) -> None:
+        """As run, for several rows."""
+        self._statements.run_many(self.connection, clause, rows)
+
     def rewrite(self) -> None:
         """Write something, and change nothing."""
-        self.connection.execute(_SET_NUMBERS, {"ino": self._next_ino, "seq": self.first_seq})
+        self.run(_SET_NUMBERS, {"ino": self._next_ino, "seq": self.first_seq})
 
     def new_ino(self) -> InodeNo:
         """A number that no inode ever had."""
@@ -81,7 +93,7 @@ class Session:
         """Write the numbers and the log; all that the transaction does."""
         seq = self.first_seq + len(self._changes)
         if self._changes or self._next_ino != self._first_ino:
-            self.connection.execute(_SET_NUMBERS, {"ino": self._next_ino, "seq": seq})
+            self.run(_SET_NUMBERS, {"ino": self._next_ino, "seq": seq})
         if self._changes:
             rows = [
                 {
@@ -94,7 +106,7 @@ class Session:
                 }
                 for c in self._changes
             ]
-            self.connection.execute(_LOG, rows)
+            self.run_many(_LOG, rows)
             if seq // TRIM_EVERY != self.first_seq // TRIM_EVERY and seq > LOG_KEPT:
                 self.connection.execute(_TRIM, {"last": seq - LOG_KEPT})
             self._refresh(self._stale)
@@ -103,4 +115,10 @@ class Session:
     def _refresh(self, inos: set[InodeNo]) -> None:
         wanted = inos & self._stale
         self._stale -= wanted
-        self._fresh.update((stat.ino, stat) for stat in stats_of(self.connection, wanted))
+        if len(wanted) > FEW:
+            self._fresh.update((stat.ino, stat) for stat in stats_of(self.connection, wanted))
+            return
+        for ino in wanted:
+            row = self.run(INODE, {"ino": ino}).fetchone()
+            if row is not None:
+                self._fresh[ino] = stat_of(row)

@@ -168,16 +168,22 @@ def test_what_is_queued_is_committed_before_close(catalog: Catalog, url: str) ->
     again.close()
 
 
-def test_a_dead_writer_raises_and_does_not_hang(catalog: Catalog) -> None:
-    def dies(_: Effects) -> None:
-        raise SystemExit
+def test_an_interrupt_reaches_the_one_who_called_and_nobody_else(catalog: Catalog) -> None:
+    """Ctrl-C in the thread that commits: what is committed is told to all, and the writer goes on."""
+    interrupts = [KeyboardInterrupt()]
 
-    catalog.subscribe(dies)
-    with pytest.raises(CatalogError):
+    def interrupted(_: Effects) -> None:
+        if interrupts:
+            raise interrupts.pop()
+
+    catalog.subscribe(interrupted)
+    heard = Heard(catalog)
+    announced(catalog)  # or its thread might have the turn
+    with pytest.raises(KeyboardInterrupt):
         catalog.make(D, "a", FILE)
-    with pytest.raises(CatalogError, match="Start Archivia FS again"):
-        catalog.make(D, "b", FILE)
-    assert names(catalog) == ["a"]  # reading goes on
+    catalog.make(D, "b", FILE)
+    assert names(catalog) == ["a", "b"]
+    assert [c.name for c in heard.changes] == ["a", "b"]
 
 
 @contextmanager
