@@ -22,8 +22,8 @@ from archivia_fs.vfs.segments import Segment, combined, segments_of
 from catalog.catalog import Catalog
 
 STEP = 1024**2  # bytes of one read
-AHEAD = 4  # reads in flight; SHA-256 on one core is then the limit (measured against SeaweedFS on the same machine)
-PAGE = 200  # revisions
+AHEAD = 4  # reads in flight; SeaweedFS on two busy cores gave 86 MiB/s for 1, 152 for 4 and 130 for 8 (2026-11)
+PAGE = 5000  # revisions; 2 MB, and what is below a folder is found anew for each page, in 1 s with 100,000 files
 
 _ZEROS = bytes(STEP)
 
