@@ -60,6 +60,8 @@ def announced(catalog: Catalog) -> None:
             connection.rollback()
             assert time.monotonic() < deadline
             time.sleep(0.005)
+    with catalog._writer._turn:
+        """Its thread has given the turn back."""
 
 
 def waiting(catalog: Catalog, count: int) -> None:
