@@ -29,7 +29,7 @@ from archivia_fs.store import weed
 
 BUCKET = "archive"  # made by who uses it first
 START_SECONDS = 60.0  # 1 s on an idle machine
-STOP_SECONDS = 30.0  # 2 to 4 s: it stops taking requests, then closes its volumes
+STOP_SECONDS = 30.0  # 1 to 3 s: it stops taking requests, then closes its volumes
 KILL_SECONDS = 10.0
 LAUNCHES = 3  # how often other ports are tried
 _POLL_SECONDS = 0.05

@@ -97,11 +97,11 @@ def launch(directory: Path, ports: dict[str, int], inherit: int) -> subprocess.P
         for name, port in ports.items()
     ]
     command = [
-        programs()[0], "-logdir=log", f"-log_max_size_mb={LOG_MIB}", "-log_max_files=2", "mini", "-dir=data",
-        "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *flags, "-disableHttp", "-s3.config=s3.json", "-s3.iam=false",
-        "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false",
-        "-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock", "-admin.ui=false", "-webdav=false",
-        "-master.telemetry=false",
+        programs()[0], "-logdir=log", f"-log_max_size_mb={LOG_MIB}", "-log_max_files=2", "-alsologtostderr=false",
+        "-stderrthreshold=ERROR", "mini", "-dir=data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *flags, "-disableHttp",
+        "-master.telemetry=false", "-volume.preStopSeconds=0", "-filer.localSocket=filer.sock", "-s3.localSocket=s3.sock",
+        "-s3.config=s3.json", "-s3.iam=false", "-s3.autoCreateBucket=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
+        "-admin.ui=false", "-webdav=false",
     ]  # fmt: skip
     with os.fdopen(os.open(directory / LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as log:
         return subprocess.Popen(

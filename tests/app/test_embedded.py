@@ -87,8 +87,10 @@ def _await(condition: Any, seconds: float = 30.0) -> None:
         time.sleep(0.05)
 
 
-def _sockets(home: Path) -> list[Path]:
-    return [path for port in _state(home)["ports"].values() for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]
+def sockets_in_tmp(ports: dict[str, int]) -> list[Path]:
+    """Where weed puts the Unix sockets of its gRPC services; there or not."""
+    names = [name.removesuffix(".grpc") for name in ports if name.endswith(".grpc")]
+    return [Path(f"/tmp/seaweedfs-{name}-grpc-{ports[name + '.grpc']}.sock") for name in names]
 
 
 def test_all_share_one_and_the_last_to_leave_stops_it(home: Path) -> None:
@@ -98,7 +100,8 @@ def test_all_share_one_and_the_last_to_leave_stops_it(home: Path) -> None:
     pid = weed.find(home / "store")
     assert second.start() == access
     assert weed.find(home / "store") == pid
-    assert _sockets(home), "the check below looks at the right place"
+    sockets = sockets_in_tmp(_state(home)["ports"])
+    assert all(path.exists() for path in sockets), "the check below looks at the right place"
 
     with pytest.raises(StoreUnavailable, match="still uses"):
         EmbeddedStore(home).stop()
@@ -109,7 +112,7 @@ def test_all_share_one_and_the_last_to_leave_stops_it(home: Path) -> None:
     assert second.leave()
     assert not second.leave(), "twice does no harm"
     assert not second.running()
-    assert not _sockets(home)
+    assert not any(path.exists() for path in sockets)
     assert not EmbeddedStore(home).stop()
 
     assert first.start() == access, "same ports and keys, so nobody has to be told"

@@ -21,7 +21,7 @@ import pytest
 
 from archivia_fs.store import weed
 from archivia_fs.store.embedded import Access, EmbeddedStore
-from tests.app.test_embedded import get, put
+from tests.app.test_embedded import get, put, sockets_in_tmp
 from tests.s3_servers import tool
 
 SECRET = b"what only the owner may read " * 4
@@ -212,11 +212,10 @@ def _finish(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def test_unix_sockets_are_the_owner_s(target: Target) -> None:
-    inside = {path.name for path in target.folder.glob("*.sock")}
-    outside = [path for port in target.ports.values() for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]
-    assert inside == {"s3.sock", "filer.sock"}
+    inside = [target.folder / name for name in ("s3.sock", "filer.sock")]
+    outside = sockets_in_tmp(target.ports)
     assert len(outside) == len(GRPC_PORTS)
-    assert {path.stat().st_mode & 0o777 for path in [*outside, *target.folder.glob("*.sock")]} == {0o700}
+    assert {path.stat().st_mode & 0o777 for path in inside + outside} == {0o700}
 
 
 def test_its_logs_are_not_in_tmp(target: Target) -> None:
