@@ -4,11 +4,11 @@ Owns: everything that is peculiar to `weed mini` 4.48. Used by: embedded. Thread
 
 Besides S3, weed listens on ports that know no S3 keys. They are closed to everybody who cannot read our files:
 - gRPC of master, volume, filer, S3 and admin asks for a client certificate (security.toml, `[grpc]`);
-- HTTP of master and filer is off (`-disableHttp`). With it, one GET of /col/delete?collection=archive deletes the archive;
+- HTTP of master and filer is off (`-disableHttp`). Where it is on, one GET of /col/delete?collection=archive deletes all;
 - HTTP of volumes asks for JSON Web Tokens to read and to write (`[jwt.signing]`), which only gRPC hands out;
 - its Unix sockets have mode 0700 (umask). Those in /tmp cannot be moved; who puts a false one there has no certificate.
 The admin server cannot be left out of `weed mini` (`weed server` has none, but takes 18 s to stop). Its user interface
-is off, and its worker, which would convert full volumes to erasure coding, never gets in: it has no certificate. The
+is off, and its worker, which could convert full volumes to erasure coding, never gets in: it has no certificate. The
 master reclaims space without it.
 """
 

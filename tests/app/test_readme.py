@@ -70,6 +70,13 @@ def test_exit_codes(code: int, words: str) -> None:
     assert exit_code(error("…")) == code
 
 
+def test_links_lead_somewhere() -> None:
+    targets = set(re.findall(r"\]\(([^)]+)\)", README))
+    promises = "archivia_fs/vfs/SEMANTICS.md"  # with tests of its own
+    assert promises in targets
+    assert [target for target in targets - {promises} if not (ROOT / target).exists()] == []
+
+
 def test_it_is_short_enough_to_read() -> None:
     assert len(README.splitlines()) < 200
 
