@@ -1,0 +1,204 @@
+"""The process that decodes: bytes in, JPEGs out, nothing else within reach.
+
+Owns: what a preview looks like (upright, sRGB, at most 1200x1200, quality 85). Used by: pool, which starts `main` in a new
+interpreter. Threading: one thread. It loads all it needs, locks itself down (sandbox), says hello, and answers one job after
+another until its socket is closed.
+
+A message is a header of two 32-bit lengths, JSON, and bytes. A job's picture comes as a descriptor of a memfd beside its header.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import multiprocessing  # noqa: F401 - rawpy imports it when it is first used, and then no file can be opened any more
+import os
+import socket
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO
+
+import numpy
+import rawpy
+from PIL import Image, ImageCms
+
+from archivia_fs.views.thumbnails import icc, sandbox
+from archivia_fs.views.thumbnails.ifd import ColourSpace
+
+SIDES = (256, 512, 1200)  # pixels of the longer side, one JPEG each
+QUALITY = 85
+MEMORY = 1024**3  # bytes of address space beyond the file itself; 150 megapixels of raw data need 0.75 of it
+CPU_SECONDS = 20
+FILES = 16  # descriptors
+PIXELS_MAX = 150_000_000
+JPEG_PIXELS_MAX = 500_000_000  # these are scaled down while they are decoded
+ENOUGH = 1000  # pixels of the longer side: a preview inside a raw file that is as large is taken
+LIBRAW_MIN = (0, 22, 2)  # older ones write beyond their buffers on crafted DNGs (CVE-2026-21413 and others)
+FILE_MAX = 2**31  # bytes of a file that is handed over as a whole; LibRaw takes no larger one
+_INTEROPERABILITY = 0xA005  # the Exif directory with the "R03" of Adobe RGB
+_ORIENTATION = 274
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+HEADER = struct.Struct(">II")
+FORMATS = {
+    "jpeg": ("JPEG",), "png": ("PNG",), "webp": ("WEBP",), "tiff": ("TIFF",), "heif": ("HEIF", "AVIF"),
+}  # fmt: skip
+
+
+def main(descriptor: int) -> None:
+    """Serve jobs on the socket with this number."""
+    channel = socket.socket(fileno=descriptor)
+    try:
+        hello, memory = start()
+    except Exception as error:  # noqa: BLE001 - the gateway shall hear of whatever it is
+        send(channel, {"error": words(error)})
+        return
+    send(channel, hello)
+    while (received := receive(channel)) is not None:
+        job, picture = received
+        with open(picture, "rb") as file:  # noqa: PTH123 - a descriptor
+            sandbox.limit_job(memory + os.fstat(picture).st_size, CPU_SECONDS)
+            answer: dict[str, Any]
+            try:
+                made = decode(job, file)
+                answer, body = {"sizes": [len(each) for each in made]}, b"".join(made)
+            except Exception as error:  # noqa: BLE001 - decoders raise anything
+                answer, body = {"error": words(error)}, b""
+        send(channel, answer, body)
+
+
+def start() -> tuple[dict[str, Any], int]:
+    """Load the decoders, use each once (they load the rest then), and lock the door. Returns who we are, and how many bytes of
+    address space a job may have beside its file. Raises RuntimeError for an old LibRaw."""
+    if tuple(rawpy.libraw_version) < LIBRAW_MIN:
+        raise RuntimeError(f"LibRaw {rawpy.libraw_version} has known holes; install a rawpy with {LIBRAW_MIN} or newer")
+    os.nice(5)
+    try:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener(thumbnails=False)
+    except ImportError:  # without this library HEIC pictures get the placeholder
+        pass
+    Image.init()
+    warm = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(warm, "JPEG")
+    decode({"kind": "jpeg", "orientation": 6, "colour_space": ColourSpace.ADOBE_RGB}, warm)
+    with contextlib.suppress(rawpy.LibRawError):
+        decode({"kind": "raw", "orientation": 0, "colour_space": 0}, io.BytesIO(b"II*\0" + bytes(100)))
+    memory = sandbox.address_space() + MEMORY
+    sandbox.limit(memory + FILE_MAX, FILES)
+    layers = ["rlimits", *sandbox.lock_down()]
+    return {"layers": layers, "libraw": list(rawpy.libraw_version)}, memory
+
+
+def decode(job: Mapping[str, Any], file: BinaryIO) -> Sequence[bytes]:
+    """A JPEG per side of SIDES. Raises whatever Pillow and LibRaw do."""
+    if job["kind"] == "raw":
+        image = _develop(file)
+    else:
+        Image.MAX_IMAGE_PIXELS = (
+            JPEG_PIXELS_MAX if job["kind"] == "jpeg" else PIXELS_MAX
+        ) // 2  # an error at twice that
+        image = Image.open(file, formats=FORMATS[job["kind"]])
+    return _shrink(image, int(job["orientation"]), ColourSpace(job["colour_space"]))
+
+
+def _develop(file: BinaryIO) -> Image.Image:
+    """The JPEG in a raw file if it is large enough, else the raw data, at half size where that is enough."""
+    with rawpy.RawPy() as raw:
+        raw.open_buffer(file)
+        if raw.sizes.raw_width * raw.sizes.raw_height > PIXELS_MAX:
+            raise ValueError(f"{raw.sizes.raw_width} x {raw.sizes.raw_height} pixels are more than {PIXELS_MAX}")
+        with contextlib.suppress(rawpy.LibRawError, OSError):
+            inside = raw.extract_thumb()
+            if inside.format is rawpy.ThumbFormat.JPEG:
+                image = Image.open(io.BytesIO(bytes(inside.data)), formats=FORMATS["jpeg"])
+                if max(image.size) >= ENOUGH:
+                    return image
+        half = max(raw.sizes.iwidth, raw.sizes.iheight) >= 2 * SIDES[-1]
+        return Image.fromarray(raw.postprocess(use_camera_wb=True, half_size=half, output_bps=8))
+
+
+def _shrink(image: Image.Image, orientation: int, space: ColourSpace) -> Sequence[bytes]:
+    exif = image.getexif()
+    if space is ColourSpace.UNKNOWN and exif.get_ifd(_INTEROPERABILITY).get(1) == "R03":
+        space = ColourSpace.ADOBE_RGB  # DCF 2.0, "optional file"
+    profile = image.info.get("icc_profile") or icc.profile(space)
+    image.draft(None, (2 * SIDES[-1], 2 * SIDES[-1]))
+    image = _eight_bits(image)
+    image.thumbnail((SIDES[-1], SIDES[-1]), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    image = _srgb(image, profile)
+    if orientation in _TURNS:
+        image = image.transpose(_TURNS[orientation])
+    elif orientation == 0:
+        image = _upright(image, exif)
+    made = []
+    for side in reversed(SIDES):
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=QUALITY, exif=b"", icc_profile=None)
+        made.append(buffer.getvalue())
+    return made[::-1]
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 or 32 bits and floats are scaled, not cut off; palettes become colours that can be averaged."""
+    if image.mode in ("P", "PA", "1"):
+        return image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB")
+    if not image.mode.startswith(("I", "F")):
+        return image
+    values = numpy.asarray(image)
+    low, high = (0.0, 65535.0) if image.mode.startswith("I") else (0.0, 1.0)
+    if not low <= float(numpy.nanmin(values)) <= float(numpy.nanmax(values)) <= high:
+        values = numpy.nan_to_num(values, posinf=0.0, neginf=0.0)
+        low, high = float(values.min()), float(values.max())
+    scaled = (values.astype("f4") - low) * (255.0 / max(high - low, 1e-9))
+    return Image.fromarray(numpy.nan_to_num(scaled).clip(0, 255).astype("u1"))
+
+
+def _srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """On white, and in the colours every screen shows. A profile that makes no sense is left out."""
+    if image.mode in ("RGBA", "LA", "La", "RGBa"):
+        colours = image.convert("RGBA")
+        white = Image.new("RGB", image.size, (255, 255, 255))
+        white.paste(colours, mask=colours.getchannel("A"))
+        white.info = image.info
+        image = white
+    if profile:
+        with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError):
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            target = ImageCms.createProfile("sRGB")
+            changed = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+            if changed is not None:
+                return changed
+    return image.convert("RGB")
+
+
+def _upright(image: Image.Image, exif: Image.Exif) -> Image.Image:
+    """As the picture's own Exif data say. Those of a TIFF are followed by Pillow while it loads, and gone then."""
+    turn = _TURNS.get(exif.get(_ORIENTATION, 1))
+    return image if turn is None else image.transpose(turn)
+
+
+def words(error: Exception) -> str:
+    """What went wrong, in a line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def send(channel: socket.socket, head: Mapping[str, Any], body: bytes = b"") -> None:
+    """One message."""
+    text = json.dumps(head).encode()
+    channel.sendall(HEADER.pack(len(text), len(body)) + text + body)
+
+
+def receive(channel: socket.socket) -> tuple[Any, int] | None:
+    """One job and the descriptor of its picture; None when the gateway is gone."""
+    head, descriptors, _, _ = socket.recv_fds(channel, HEADER.size, 1)
+    if not head or not descriptors:
+        return None
+    length, _ = HEADER.unpack(head)
+    return json.loads(channel.recv(length, socket.MSG_WAITALL)), descriptors[0]
