@@ -43,16 +43,16 @@ def user_add(
     """Add a user; asks for the password."""
     from archivia_fs.vfs.passwords import hash_password
 
+    check_user(name)
     password = ask_password(password_stdin)
     with open_catalog(ctx) as catalog:
-        catalog.add_user(check_user(name), hash_password(password), admin=admin)
+        catalog.add_user(name, hash_password(password), admin=admin)
 
 
-def check_user(name: str) -> str:
+def check_user(name: str) -> None:
     """RFC 7617 2: a name for Basic authentication has no colon and no control character. Raises ConfigError."""
     if not name or ":" in name or not name.isprintable():
         raise ConfigError(f"{name!r} cannot be a user's name: it is empty, or has a colon or a control character.")
-    return name
 
 
 @users.command("passwd")

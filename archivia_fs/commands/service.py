@@ -87,7 +87,7 @@ def in_background(log_file: Path) -> Callable[[], None]:
     os.setsid()  # the terminal's Ctrl-C and hang-up are no longer ours
 
     def ready() -> None:
-        _log_to(log_file)
+        log_to(log_file)
         os.write(writer, b"1")
         os.close(writer)
 
@@ -120,7 +120,8 @@ class _Log(logging.handlers.RotatingFileHandler):
             os.dup2(self.stream.fileno(), descriptor)
 
 
-def _log_to(file: Path) -> None:
+def log_to(file: Path) -> None:
+    """From now on everything that is told goes there, in at most LOG_OLDER + 1 files of LOG_BYTES."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handler = _Log(file, maxBytes=LOG_BYTES, backupCount=LOG_OLDER, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

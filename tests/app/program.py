@@ -64,12 +64,14 @@ class Program:
         return done
 
     def wrapped(
-        self, wrapper: Sequence[str], *arguments: str | Path, program: Sequence[str] = PROGRAM, **changes: str
-    ) -> Done:
-        """From the start, by another program (unshare(1) for instance)."""
+        self, wrapper: Sequence[str], *arguments: str | Path, program: Sequence[str] = PROGRAM, typed: str = "",
+        **changes: str,
+    ) -> Done:  # fmt: skip
+        """From the start, by another program (unshare(1) for instance), with `typed` on standard input."""
         done = subprocess.run(
             [*wrapper, *program, *map(str, arguments)],
             env=self.environment(**changes),
+            input=typed,
             capture_output=True,
             text=True,
             errors="replace",

@@ -272,7 +272,8 @@ def test_a_user_that_is_none(program: Program, tmp_path: Path) -> None:
     told(program.run("mount", tmp_path / "mount", "--user", "nobody"), 2, "'nobody'", "user list")
     told(program.run("collection", "grant", "archive", "nobody", "read"), 2, "'nobody'", "user list")
     told(program.run("import", "--user", "nobody", tmp_path, "/Documents/archive/"), 2, "'nobody'")
-    told(program.run("user", "add", "a:b", "--password-stdin"), 2, "password")
+    told(program.run("user", "add", "a:b", "--password-stdin"), 2, "'a:b'", "colon")
+    told(program.run("user", "add", "ann", "--password-stdin"), 2, "empty password")
 
 
 def test_a_path_that_is_none(program: Program) -> None:
