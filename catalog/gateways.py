@@ -126,15 +126,15 @@ class Presence:
             log.debug("The row of this gateway stays: %s", error)
 
     def _run(self) -> None:
-        failing = False
+        failures = 0
         while True:
             try:
                 self._writer.submit(refresh)
             except FsError as error:
-                if not failing:
+                failures += 1
+                if failures == 2:  # of a catalog that is only read for a moment nobody needs to know
                     log.warning("Other gateways may not see that this one is alive: %s", error)
-                failing = True
             else:
-                failing = False
+                failures = 0
             if self._closing.wait(REFRESH_SECONDS):
                 return

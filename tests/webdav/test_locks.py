@@ -9,6 +9,8 @@ from dataclasses import replace
 
 import pytest
 
+from archivia_fs.errors import Locked
+from archivia_fs.types import Lock
 from tests.webdav.conftest import Answer, Client
 from tests.webdav.toy import ToyVfs
 from webdav.conditions import State, parse_if
@@ -37,6 +39,18 @@ def active(answer: Answer, name: str) -> str | None:
 @pytest.fixture(autouse=True)
 def file(dav: Client) -> None:
     dav.put(URL, b"old")
+
+
+def test_a_lock_that_another_gateway_got_first(dav: Client, vfs: ToyVfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the door's look and its own lock: the catalog decides."""
+
+    def refuse(_lock: Lock) -> None:
+        raise Locked("bob has locked it.")
+
+    monkeypatch.setattr(vfs, "add_lock", refuse)
+    answer = dav("LOCK", URL, BODY % b"exclusive")
+    assert answer.status == 423
+    assert "Lock-Token" not in answer.headers
 
 
 def test_lock_keeps_others_out(dav: Client, connect: Callable[[str], Client]) -> None:
