@@ -36,6 +36,7 @@ from catalog.engine import BUSY_TIMEOUT, open_engine
 from catalog.feed import Feed, last_seq
 from catalog.gateways import Presence
 from catalog.namespace import NewInode
+from catalog.previews import Previews
 from catalog.readers import Readers
 from catalog.reads import Counts, Listing
 from catalog.schema import migrate
@@ -50,7 +51,8 @@ ORPHAN_SECONDS = 3600  # inodes without a name that are older belong to no livin
 
 
 class Catalog:
-    """Open with `Catalog.open(url)`. `origin` is this process in the changes it commits."""
+    """Open with `Catalog.open(url)`. `origin` is this process in the changes it commits; `previews`: what is known of
+    pictures."""
 
     def __init__(self, url: str, poll_interval: float, busy_timeout: float) -> None:
         self.origin = secrets.token_hex(8)
@@ -60,6 +62,7 @@ class Catalog:
         self._writer = Writer(self._engine, self._feed, self.origin)
         self._presence = Presence(self._writer)
         self._readers = Readers(self._engine)
+        self.previews = Previews(self._readers, self._writer)
         self._statfs_lock = threading.Lock()
         self._statfs: tuple[float, tuple[int, int]] | None = None
         self._writer.start()

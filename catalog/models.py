@@ -123,6 +123,32 @@ properties = Table(
     Column("value", LargeBinary, nullable=False),
 )
 
+# What is known of pictures; it can all be computed again. `facts` is JSON: camera, dimensions, where the previews inside the
+# file are. `object_key` holds three JPEGs of these sizes (NULL: a placeholder is shown, or it is no picture); previews of the
+# same bytes share it. `sha256` is the revision's when this was written. The meaning of the rest: PreviewRecord in previews.py.
+previews = Table(
+    "previews",
+    metadata,
+    Column("revision", String(64), ForeignKey("revisions.id", ondelete="CASCADE"), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("facts", Text, nullable=False),
+    Column("object_key", String(255)),
+    Column("size_256", Integer, nullable=False),
+    Column("size_512", Integer, nullable=False),
+    Column("size_1200", Integer, nullable=False),
+    Column("etag", String(64), nullable=False),
+    Column("sha256", String(64)),
+    Column("reason", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("retry_ns", BigInteger),
+    Column("decoder", String(64), nullable=False),
+    Column("made_ns", BigInteger, nullable=False),
+    Index("previews_by_object", "object_key"),
+    Index("previews_by_content", "sha256"),
+)
+_failed = previews.c.state == "placeholder"
+Index("previews_failed", previews.c.made_ns, sqlite_where=_failed, postgresql_where=_failed)
+
 # The journal of multipart uploads: what is stored but not named yet. `origin` is the gateway that sends it ("": nobody any more),
 # `target` says in words for whom, `active_ns` when the last part was noted or the upload changed hands.
 uploads = Table(
