@@ -61,6 +61,17 @@ def _born(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+def _is_hidden(pid: int) -> bool:
+    """Whether there is such a process of another user, which /proc may keep from us (hidepid in proc(5))."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def this_process() -> Process:
     """What stands in our row."""
     born = _born(os.getpid())
@@ -73,7 +84,9 @@ def is_alive(row: Row[Any], now_ns: int) -> bool:
     if row.machine is None:
         return False
     if row.machine == _machine():
-        return bool(_born(row.pid) == row.born)
+        born = _born(row.pid)
+        if born is not None or not _is_hidden(row.pid):
+            return bool(born == row.born)
     return bool(now_ns - row.seen_ns < DEAD_SECONDS * 1e9)
 
 

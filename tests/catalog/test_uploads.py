@@ -189,6 +189,21 @@ def test_a_pid_that_is_used_again_is_another_process(catalog: Catalog, url: str)
         assert claim(catalog) is not None
 
 
+def test_a_process_that_proc_hides_is_judged_by_what_it_says(
+    catalog: Catalog, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hidden(_pid: int, _signal: int) -> None:
+        raise PermissionError
+
+    with another_process(url):
+        monkeypatch.setattr(gateways, "_born", lambda _pid: None)
+        monkeypatch.setattr(os, "kill", hidden)
+        assert claim(catalog) is None
+        sql(url, f"UPDATE gateways SET seen_ns = seen_ns - {100 * 10**9} WHERE origin <> '{catalog.origin}'")
+        assert claim(catalog) is not None
+        monkeypatch.undo()
+
+
 def test_what_nobody_goes_on_with_expires(catalog: Catalog, url: str) -> None:
     other = Catalog.open(url)
     begin(other, "left", PART)
