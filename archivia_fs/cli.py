@@ -12,13 +12,13 @@ import errno
 import logging
 import os
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 import typer.main
 
 from archivia_fs.commands import about, accounts, doctor, doors, imports, maintenance, state, stores, unmounting
-from archivia_fs.commands.common import err, shared_options
+from archivia_fs.commands.common import err, out, shared_options
 from archivia_fs.errors import Busy, CatalogError, FsError, MountError, NoSpace, StoreError
 
 EPILOG = (
@@ -26,7 +26,7 @@ EPILOG = (
 )
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="An S3 bucket as a network drive.", epilog=EPILOG,
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None,
     context_settings={"help_option_names": ["--help", "-h"]},
 )  # fmt: skip
 for module in (
@@ -43,6 +43,21 @@ for module in (
     app.add_typer(module.commands)
 
 log = logging.getLogger(__name__)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        out.print(f"archivia-fs {about.version_text()}")
+        raise typer.Exit
+
+
+@app.callback(help="An S3 bucket as a network drive.", epilog=EPILOG)
+def whole(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """What stands before the command: only the version is asked for without one."""
 
 
 def main() -> None:

@@ -117,6 +117,7 @@ class Importer:
                 self._add(source, self._known(folder))
             self._drain()
             self._set_times()
+            self._vfs.sync()  # folders, links and times too survive a power cut when we say that they are there
         finally:
             self._stop.set()
             self._pool.shutdown(wait=False, cancel_futures=True)

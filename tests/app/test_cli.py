@@ -340,7 +340,8 @@ def test_lists_are_json_for_scripts(program: Program) -> None:
     )
     store = json.loads(program.run("store", "status", "--json").stdout)
     assert (store["kind"], store["running"], store["part_copy"]) == ("s3", True, True)
-    assert "archivia_fs" in json.loads(program.run("version", "--json").stdout)
+    version = json.loads(program.run("version", "--json").stdout)["archivia_fs"]
+    assert program.run("--version").stdout == f"archivia-fs {version}\n"
 
 
 def test_users_and_their_rights(program: Program, tmp_path: Path) -> None:
