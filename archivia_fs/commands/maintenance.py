@@ -66,7 +66,8 @@ def gc(
         uploads = report.expired_uploads + report.unknown_uploads
         out.print(
             f"{'Would delete' if dry_run else 'Deleted'} {report.objects} object(s) of {report.revisions} old revision(s), "
-            f"{report.unknown_objects} object(s) without a name and {uploads} abandoned upload(s): {size_text(report.bytes)}."
+            f"{report.unknown_objects} object(s) without a name, {report.previews} preview(s) and "
+            f"{uploads} abandoned upload(s): {size_text(report.bytes)}."
         )
     for line in report.failed:
         err.print(line)

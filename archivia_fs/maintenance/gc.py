@@ -3,22 +3,23 @@
 Owns: the order in which things go (the catalog's row first, then the bytes, so a crash leaves bytes without a row and never a row
 without bytes) and what is spared. Used by: commands. Threading: one thread; safe beside gateways that work.
 
-Four kinds of things go: objects of revisions that no file has had for the grace period; uploads in the journal whose gateway is
-dead and that nobody has gone on with for long; uploads and objects in the store that the catalog does not know, left by a crash,
-if they are older than the grace period. Only keys that we could have made are looked at, so other things in the bucket are safe.
+These go: objects of revisions that no file has had for the grace period; uploads in the journal whose gateway is dead and that
+nobody has gone on with for long; uploads and objects in the store that the catalog does not know, left by a crash, and previews
+of pictures that are gone, if they are older than the grace period.
+Only keys that we could have made are looked at, so other things in the bucket are safe.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
 
 from archivia_fs.errors import ConfigError, FsError
-from archivia_fs.store.base import ObjectStore
+from archivia_fs.store.base import ObjectStore, StoredObject
 from archivia_fs.types import ObjectKey, UploadId
 from archivia_fs.vfs.transfers import OBJECT_PREFIX
 from catalog.catalog import Catalog
@@ -29,19 +30,23 @@ GRACE = 24 * 3600.0  # seconds; whoever has an older version open can read it th
 UPLOAD_AGE = 7 * 24 * 3600.0  # seconds in which an interrupted upload can be resumed
 BATCH = 500  # rows, keys or uploads at once
 
+PREVIEW_PREFIX = "previews/"
+
+_PREVIEW = re.compile(re.escape(PREVIEW_PREFIX) + r"[0-9a-f]{2}/[^/]+")
 _OURS = re.compile(re.escape(OBJECT_PREFIX) + r"([0-9a-f]{2})/\1[0-9a-f]{30}")  # as vfs.transfers.new_key makes them
 
 
 @dataclass(slots=True)
 class GcReport:
     """What went (or, in a dry run, would go). `bytes`: of released and unknown objects and of the parts of expired uploads, as
-    far as sizes are known. `failed`: what the store did not let go, in words; the next run tries again."""
+    far as sizes are known, and of previews. `failed`: what the store did not let go, in words; the next run tries again."""
 
     revisions: int = 0
     objects: int = 0
     expired_uploads: int = 0
     unknown_uploads: int = 0
     unknown_objects: int = 0
+    previews: int = 0
     bytes: int = 0
     failed: list[str] = field(default_factory=list)
 
@@ -78,6 +83,7 @@ class Gc:
         self._expired_uploads()
         self._unknown_uploads()
         self._unknown_objects()
+        self._previews()
         return self.report
 
     def _check_bucket(self) -> None:
@@ -131,17 +137,27 @@ class Gc:
             self._tell()
 
     def _unknown_objects(self) -> None:
+        for found in self._strangers(OBJECT_PREFIX, _OURS, self._catalog.unknown_objects):
+            self.report.unknown_objects += 1
+            self.report.bytes += found.size
+
+    def _previews(self) -> None:
+        for found in self._strangers(PREVIEW_PREFIX, _PREVIEW, self._catalog.previews.unknown_objects):
+            self.report.previews += 1
+            self.report.bytes += found.size
+
+    def _strangers(
+        self, prefix: str, ours: re.Pattern[str], unknown: Callable[[Set[ObjectKey]], Set[ObjectKey]]
+    ) -> Iterator[StoredObject]:
+        """Old objects with keys of ours that are `unknown`; each is gone when it is given."""
         stored = (
-            found
-            for found in self._store.list(OBJECT_PREFIX)
-            if _OURS.fullmatch(found.key) and self._is_old(found.modified_ns)
+            each for each in self._store.list(prefix) if ours.fullmatch(each.key) and self._is_old(each.modified_ns)
         )
         for batch in _batches(stored):
-            unknown = self._catalog.unknown_objects({found.key for found in batch})
-            for found in batch:
-                if found.key in unknown and (self._dry_run or self._delete(found.key)):
-                    self.report.unknown_objects += 1
-                    self.report.bytes += found.size
+            strangers = unknown({each.key for each in batch})
+            for each in batch:
+                if each.key in strangers and (self._dry_run or self._delete(each.key)):
+                    yield each
             self._tell()
 
     def _is_old(self, moment_ns: int) -> bool:

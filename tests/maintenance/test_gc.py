@@ -12,6 +12,7 @@ from archivia_fs.store.faults import Fault, Kind
 from archivia_fs.types import ObjectKey, OpenFlags
 from archivia_fs.vfs.transfers import new_key
 from catalog.catalog import Catalog
+from catalog.previews import PreviewRecord, PreviewState
 from tests.maintenance.conftest import MIB, Archive
 
 NO_GRACE = -60.0  # seconds: as if all had happened a minute earlier than it did
@@ -120,6 +121,19 @@ def test_what_a_crash_left_in_the_store_goes(archive: Archive) -> None:
     assert [each.upload_id for each in archive.bare.list_uploads("")] == [foreign_upload]
     archive.bare.abort_upload(ObjectKey("backup.tar"), foreign_upload)
     assert upload != foreign_upload
+
+
+def test_previews_of_what_is_gone_go(in_memory: Archive) -> None:
+    kept, gone = in_memory.put("kept", b"k"), in_memory.put("gone", b"g")
+    for revision in (kept, gone):
+        key = ObjectKey(f"previews/{revision.id[:2]}/{revision.id}")
+        store_object(in_memory, key, b"jpeg")
+        in_memory.catalog.previews.save(PreviewRecord(revision.id, PreviewState.DECODED, key=key, sizes=(1, 1, 2)))
+    store_object(in_memory, ObjectKey("previews/notes.txt"))
+    assert gc(in_memory) == GcReport()
+    remove(in_memory, "gone")
+    assert gc(in_memory) == GcReport(revisions=1, objects=1, previews=1, bytes=5)
+    assert in_memory.keys() == {kept.key, f"previews/{kept.id[:2]}/{kept.id}", "previews/notes.txt"}
 
 
 def test_the_catalog_of_another_archive_deletes_nothing(in_memory: Archive) -> None:
