@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -15,6 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 from archivia_fs.errors import CatalogError, CatalogTooNew
+from archivia_fs.types import Part
 from catalog import schema
 from catalog.catalog import Catalog
 from catalog.models import metadata
@@ -43,6 +45,35 @@ def test_an_archive_is_found_again(url: str) -> None:
     assert second.origin != first.origin
     assert file(second, "b") == ino + 1
     second.close()
+
+
+def test_a_catalog_of_the_first_version_is_migrated_with_what_is_in_it(url: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(schema.MIGRATIONS))
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    engine.dispose()
+    sql(
+        url,
+        "INSERT INTO uploads (id, object_key, origin, target, created_ns) VALUES ('u', 'k', 'gone', 'x', 1000)",
+        "INSERT INTO upload_parts (upload, number, size, etag, crc32) VALUES ('u', 1, 5, 'e', 6)",
+        "INSERT INTO revisions (id, object_key, size, stored, created_ns) VALUES ('r', 'objects/r', 5, 5, 1)",
+        "INSERT INTO revisions (id, object_key, size, stored, created_ns) VALUES ('s', 'objects-', 5, 5, 1)",
+    )
+    catalog = Catalog.open(url)
+    try:
+        assert [each.upload_id for each in catalog.expired_uploads(1001)] == ["u"]
+        assert catalog.expired_uploads(1000) == []
+        assert [each.id for each in catalog.pending_revisions()] == ["r", "s"]
+        assert [each.key for each in catalog.objects_in_use()] == ["objects-", "objects/r"]
+        claimed = catalog.claim_upload(5, 6)
+        assert claimed is not None
+        assert claimed.parts == (Part(1, 5, "e", 6),)
+        assert file(catalog, "a")
+    finally:
+        catalog.close()
 
 
 def test_a_newer_schema_is_refused_and_left_alone(url: str) -> None:
