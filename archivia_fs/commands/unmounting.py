@@ -6,6 +6,7 @@ Owns: what is known of writers, from proc(5). Used by: cli. Threading: the main 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -59,20 +60,24 @@ def umount(
     moved = time.monotonic()
     told = 0.0
     before: Sequence[Writer] = ()
+    quiet = 0  # times in a row that it was busy though nobody wrote; once, the last writer may just have closed
     while True:
         try:
             mountpoint.unmount(path)
-            return
+            break
         except Busy:
             writers = find_writers(path)
             if writers != before:
                 moved, before = time.monotonic(), writers
-            if not writers or time.monotonic() - moved > patience:
+            quiet = 0 if writers else quiet + 1
+            if quiet > 1 or time.monotonic() - moved > patience:
                 raise
-        if told == 0 or time.monotonic() - told > TELL_SECONDS or err.is_terminal:
+        if writers and (told == 0 or time.monotonic() - told > TELL_SECONDS or err.is_terminal):
             told = time.monotonic()
             _tell(writers)
         time.sleep(POLL_SECONDS)
+    if told and err.is_terminal:
+        _status_line("")
 
 
 def _tell(writers: Sequence[Writer]) -> None:
@@ -80,14 +85,21 @@ def _tell(writers: Sequence[Writer]) -> None:
     more = f" and {len(writers) - 3} more" if len(writers) > 3 else ""
     line = f"Waiting for {len(writers)} open upload(s): {each}{more}"
     if err.is_terminal:
-        err.print(f"\r\x1b[K{line[: err.width - 1]}", end="")
+        _status_line(line)
     else:
         out.print(line)
 
 
+def _status_line(text: str) -> None:
+    """In the place of the last one; rich would take the carriage return out."""
+    sys.stderr.write(f"\r\x1b[K{text[: err.width - 1]}")
+    sys.stderr.flush()
+
+
 def find_writers(path: Path) -> Sequence[Writer]:
-    """Files under `path` that processes we may look into have open for writing, in a stable order. Asks nothing of the mount."""
-    return sorted(_writers(str(path)), key=lambda writer: (writer.path, writer.process, writer.position))
+    """Files under `path` that processes we may look into have open for writing, once each, by name. Asks nothing of the mount."""
+    found = sorted(_writers(str(path)), key=lambda writer: (writer.path, writer.position, writer.process))
+    return list({writer.path: writer for writer in found}.values())
 
 
 def _writers(top: str) -> Iterator[Writer]:
