@@ -177,7 +177,7 @@ class Doors:
             except BaseException as error:  # noqa: BLE001 - raised again by `run`, in the main thread
                 self._failure = error
             finally:
-                self._stop.asked.set()
+                self._stop.ask()
 
         self._thread = threading.Thread(target=run, name="fuse", daemon=True)
         self._thread.start()
@@ -195,7 +195,7 @@ class Doors:
         if ready is not None:
             ready()
         notify("READY=1", f"STATUS={self._places()}")
-        self._stop.asked.wait()
+        self._stop.wait()
         notify("STOPPING=1")
         self._check()
         self._drain()

@@ -10,17 +10,17 @@ import contextlib
 import logging
 import logging.handlers
 import os
+import select
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
 LOG_BYTES = 1 << 20  # of one daemon's log; as many again for each of the older ones
 LOG_OLDER = 3
-CLEANING_SECONDS = 45.0  # stopping the embedded store may take 30 of them
+CLEANING_SECONDS = 45  # stopping the embedded store may take 30 of them
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 log = logging.getLogger(__name__)
@@ -28,21 +28,32 @@ log = logging.getLogger(__name__)
 
 class Stop:
     """Before `serving` a signal interrupts (KeyboardInterrupt). Then the first asks to stop, the second interrupts, and any
-    further one is ignored, so that it cannot hurt the cleaning up; which may take CLEANING_SECONDS, then the process ends."""
+    further one is ignored, so that it cannot hurt the cleaning up; which may take CLEANING_SECONDS, then the process ends.
+
+    No lock is taken here: a signal handler that runs inside threading.Event.wait would find its lock taken, for good."""
 
     def __init__(self) -> None:
-        self.asked = threading.Event()
+        self._asked = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.serving = False
+        self._heard = False
         self._interrupted = False
 
+    def ask(self) -> None:
+        """From any thread, and from signal handlers."""
+        os.eventfd_write(self._asked, 1)
+
+    def wait(self) -> None:
+        """Until somebody has asked."""
+        select.select([self._asked], [], [])
+
     def hear(self, _number: int, _frame: FrameType | None) -> None:
-        if self.serving and not self.asked.is_set():
-            self.asked.set()
+        if self.serving and not self._heard:
+            self._heard = True
+            self.ask()
         elif not self._interrupted:
             self._interrupted = True
-            limit = threading.Timer(CLEANING_SECONDS, os._exit, (130,))
-            limit.daemon = True
-            limit.start()
+            signal.signal(signal.SIGALRM, lambda _number, _frame: os._exit(130))
+            signal.alarm(CLEANING_SECONDS)
             raise KeyboardInterrupt
 
 

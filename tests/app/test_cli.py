@@ -281,6 +281,19 @@ def test_a_service_manager_is_told(program: Program, tmp_path: Path, abstract: b
         assert process.returncode == 0, said
 
 
+def test_a_signal_is_heard_whenever_it_comes() -> None:
+    """Also while the main thread begins to wait, where a handler that took a lock would hang."""
+    code = (
+        "import os, signal, threading; from archivia_fs.commands.service import stop_on_signals\n"
+        "for i in range(500):\n"
+        "    with stop_on_signals() as stop:\n"
+        "        stop.serving = True\n"
+        "        timer = threading.Timer(i % 50 * 4e-6, os.kill, (os.getpid(), signal.SIGTERM))\n"
+        "        timer.start(); stop.wait(); timer.join()\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 0
+
+
 def test_nobody_need_listen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for address in (str(tmp_path / "none"), "@nobody-is-here", "vsock:2:1234", "", "x" * 500):
         monkeypatch.setenv("NOTIFY_SOCKET", address)
