@@ -352,6 +352,11 @@ class Vfs:
         revision = self._files.revision_of(stat)
         return BytesContent(b"", stat.etag) if revision is None else RevisionContent(self._transfers, revision)
 
+    def variant(self, caller: Caller, ino: InodeNo, form: str) -> Stat:
+        """Another form of a file that a view shows, such as a preview of 256 pixels; what is in the archive has none and stays
+        itself. Raises InvalidArgument."""
+        return self._views.variant(self, caller, ino, form) if is_view(ino) else self._tree.stat(ino)
+
     def state(self, caller: Caller, ino: InodeNo) -> FileState:
         """Is it safe yet? Costs a query or two. Raises IsADirectory, InvalidArgument for what has no bytes."""
         self._archive_only(ino)

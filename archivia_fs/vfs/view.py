@@ -15,10 +15,10 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from archivia_fs.content import Content
-from archivia_fs.errors import NotFound
+from archivia_fs.errors import IsADirectory, NotADirectory, NotFound
 from archivia_fs.types import FIRST_VIEW_INODE, Caller, Entry, InodeNo, RevisionId, Stat
 
 KNOWN_MAX = 200_000  # view nodes whose numbers are remembered; about 300 bytes each
@@ -64,6 +64,15 @@ class View(Protocol):
         ...
 
 
+@runtime_checkable
+class Forms(Protocol):
+    """A view whose files have other forms too, such as smaller ones."""
+
+    def variant(self, archive: Archive, caller: Caller, node: ViewNode, form: str) -> ViewNode:
+        """Raises InvalidArgument for a form that there is not."""
+        ...
+
+
 class Views:
     """The views of a gateway and the inode numbers of their nodes.
 
@@ -92,25 +101,36 @@ class Views:
         return self._stat(view, node)
 
     def lookup(self, archive: Archive, caller: Caller, ino: InodeNo, name: str) -> Stat:
-        """Raises NotFound."""
-        view, node = self._node(ino)
+        """Raises NotFound, NotADirectory."""
+        view, node = self._node(ino, directory=True)
         return self._stat(view, view.lookup(archive, caller, node, name))
 
     def readdir(self, archive: Archive, caller: Caller, ino: InodeNo) -> Sequence[Entry]:
-        """In the order the view gives."""
-        view, node = self._node(ino)
+        """In the order the view gives. Raises NotADirectory."""
+        view, node = self._node(ino, directory=True)
         return [Entry(child.name, self._stat(view, child)) for child in view.entries(archive, caller, node)]
 
-    def open(self, archive: Archive, caller: Caller, ino: InodeNo) -> Content:
-        """The bytes of a file of a view."""
+    def variant(self, archive: Archive, caller: Caller, ino: InodeNo, form: str) -> Stat:
+        """Another form of a file; the file itself where there are none. Raises InvalidArgument."""
         view, node = self._node(ino)
+        if isinstance(view, Forms) and not node.directory:
+            node = view.variant(archive, caller, node, form)
+        return self._stat(view, node)
+
+    def open(self, archive: Archive, caller: Caller, ino: InodeNo) -> Content:
+        """The bytes of a file of a view. Raises IsADirectory."""
+        view, node = self._node(ino, directory=False)
         return view.open(archive, caller, node)
 
-    def _node(self, ino: InodeNo) -> tuple[View, ViewNode]:
+    def _node(self, ino: InodeNo, *, directory: bool | None = None) -> tuple[View, ViewNode]:
         with self._lock:
             found = self._nodes.get(ino)
         if found is None:
             raise NotFound("That computed file is not known any more; look it up again.")
+        if directory is True and not found[1].directory:
+            raise NotADirectory(f"{found[1].name!r} is not a folder.")
+        if directory is False and found[1].directory:
+            raise IsADirectory(f"{found[1].name!r} is a folder.")
         return found
 
     def _number(self, view: View, node: ViewNode) -> InodeNo:

@@ -1,8 +1,12 @@
 """Thumbnails: a JPEG per picture, from the preview inside it where there is one, so that 80 GB need not be read.
 
-windows  bounded reads of a few places of a huge file            ifd, jpeg  where previews are, and facts for people
-icc      colour profiles as bytes                                sandbox    what a decoder may not do
-worker   the decoder's process                                   pool       the gateway's side of it
-maker    one picture of one revision                             service    single flight, cache, background
-view     the tree /Thumbnails
+windows     bounded reads of a few places of a huge file      ifd, jpeg   where previews are
+facts       what a picture says of itself                     sampling    some pixels of what is too large to read
+icc         colour profiles as bytes                          sandbox     what a decoder may not do
+worker      the decoder's process                             pool        the gateway's side of it
+maker       one preview of one file                           placeholder what is shown instead
+service     made once, stored, cached                         background  after each commit, before anybody asks
+view        the tree /Thumbnails
 """
+
+SIDES = (256, 512, 1200)  # pixels: the sizes of previews, by their longer side

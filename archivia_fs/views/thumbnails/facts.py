@@ -6,10 +6,11 @@ Threading: pure but for the reading.
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 from archivia_fs.errors import BadPicture
-from archivia_fs.views.thumbnails.ifd import PictureFacts, walk
+from archivia_fs.views.thumbnails.ifd import ColourSpace, PictureFacts, Preview, walk
 from archivia_fs.views.thumbnails.jpeg import jpeg_head
 from archivia_fs.views.thumbnails.windows import Inside, Read, Windows
 
@@ -41,3 +42,19 @@ def _jpeg(windows: Windows) -> PictureFacts:
     except BadPicture:  # what is beside the picture does not hide it
         return facts
     return replace(facts, make=exif.make, model=exif.model, taken=exif.taken)
+
+
+def to_json(facts: PictureFacts | None) -> str:
+    """As the catalog keeps them; "" for None."""
+    return "" if facts is None else json.dumps(asdict(facts), ensure_ascii=False, separators=(",", ":"))
+
+
+def from_json(text: str) -> PictureFacts | None:
+    """What to_json wrote."""
+    if not text:
+        return None
+    found = json.loads(text)
+    previews = [
+        Preview(**{**each, "colour_space": ColourSpace(each["colour_space"])}) for each in found.pop("previews")
+    ]
+    return PictureFacts(**found, previews=tuple(previews))

@@ -23,10 +23,9 @@ import numpy
 import rawpy
 from PIL import Image, ImageCms
 
-from archivia_fs.views.thumbnails import icc, sandbox
+from archivia_fs.views.thumbnails import SIDES, icc, sandbox
 from archivia_fs.views.thumbnails.ifd import ColourSpace
 
-SIDES = (256, 512, 1200)  # pixels of the longer side, one JPEG each
 QUALITY = 85
 MEMORY = 1024**3  # bytes of address space beyond the file itself; 150 megapixels of raw data need 0.75 of it
 CPU_SECONDS = 20

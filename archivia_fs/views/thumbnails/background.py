@@ -1,0 +1,178 @@
+"""Previews before anybody asks: after each commit, those inside the files at once, the slow ones when nothing else waits.
+
+Owns: two bounded queues and a thread. Used by: app, view. Threading: `on_effects` and `later` from any thread, quickly; one thread
+works. What does not fit into the queues is forgotten: it is made when somebody opens it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from archivia_fs.errors import FsError, StoreError
+from archivia_fs.types import ChangeKind, Effects, InodeNo, RevisionId
+from archivia_fs.views.thumbnails.pool import Pool
+from archivia_fs.views.thumbnails.service import Previews
+
+log = logging.getLogger(__name__)
+
+QUEUE_MAX = 10_000  # files; 2 MB of memory
+TRIM_SECONDS = 30.0  # between looks for idle decoders
+REST_SECONDS = 1.0  # when the store or the decoders cannot take more
+
+# Only whether it is worth a look: on a mount with a source tree nothing is read. What is opened is judged by its content.
+_LIKELY = frozenset(
+    {
+        *(
+            "dng",
+            "nef",
+            "nrw",
+            "cr2",
+            "cr3",
+            "crw",
+            "arw",
+            "srf",
+            "sr2",
+            "raf",
+            "rw2",
+            "raw",
+            "rwl",
+            "orf",
+            "pef",
+            "srw",
+        ),
+        *("x3f", "iiq", "3fr", "fff", "mrw", "kdc", "dcr", "erf", "mef", "mos", "gpr"),
+        *("tif", "tiff", "jpg", "jpeg", "jpe", "png", "webp", "heic", "heif", "hif", "avif"),
+    }
+)
+
+Names = Callable[[InodeNo], Sequence[tuple[InodeNo, str]]]
+
+
+def is_likely(name: str) -> bool:
+    """Whether a file of this name may be a picture."""
+    _, dot, extension = name.rpartition(".")
+    return bool(dot) and extension.lower() in _LIKELY
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """`ino` None: its name has been looked at. `slow`: it takes long, and now is the time."""
+
+    revision: RevisionId
+    ino: InodeNo | None
+    slow: bool = False
+
+
+class Background:
+    """`origin`: this gateway in the changes it commits; those of others are left to them. `names` tells an inode's names."""
+
+    def __init__(
+        self, previews: Previews, pool: Pool, names: Names, origin: str, *, queue_max: int = QUEUE_MAX
+    ) -> None:
+        self._previews = previews
+        self._pool = pool
+        self._names = names
+        self._origin = origin
+        self._queue_max = queue_max
+        self._changed = threading.Condition()
+        self._new: deque[_Item] = deque()
+        self._slow: deque[RevisionId] = deque()
+        self._waiting: set[RevisionId] = set()
+        self._working = False
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="thumbnails", daemon=True)
+
+    def start(self) -> None:
+        """Begin; a decoder is started, which says whether it can."""
+        self._thread.start()
+
+    def on_effects(self, effects: Effects) -> None:
+        """For Vfs.subscribe."""
+        revisions = {stat.ino: stat.revision for stat in effects.stats if stat.is_file}
+        for change in effects.changes:
+            if change.origin == self._origin and change.kind in (ChangeKind.DATA, ChangeKind.ENTRY_ADDED):
+                revision = revisions.get(change.ino)
+                if revision is not None and (change.name is None or is_likely(change.name)):
+                    self._put(_Item(revision, change.ino if change.name is None else None))
+
+    def later(self, revisions: Iterable[RevisionId]) -> None:
+        """Make these when there is time."""
+        for revision in revisions:
+            self._put(_Item(revision, None))
+
+    def wait(self, timeout: float) -> bool:
+        """Whether all that was asked for is done, within so many seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not (self._new or self._slow or self._working), timeout)
+
+    def close(self) -> None:
+        """Finish the one that is being made, forget the others. The pool is closed by its owner."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _put(self, item: _Item) -> None:
+        with self._changed:
+            if item.revision not in self._waiting and len(self._waiting) < self._queue_max and not self._closing:
+                self._waiting.add(item.revision)
+                self._new.append(item)
+                self._changed.notify_all()
+
+    def _run(self) -> None:
+        try:
+            self._pool.check()
+        except FsError as error:
+            log.warning("No picture can be decoded, grey ones are shown: %s", error)
+        while (item := self._next()) is not None:
+            try:
+                self._work(item)
+            except StoreError as error:
+                log.debug("No preview of revision %s for now: %s", item.revision, error)
+                self._rest()
+            except FsError as error:
+                log.debug("No preview of revision %s for now: %s", item.revision, error)
+            except Exception:
+                log.exception("A preview could not be made; it will be tried when somebody opens it")
+
+    def _next(self) -> _Item | None:
+        """Waits for the next; None at the end."""
+        with self._changed:
+            self._working = False
+            self._changed.notify_all()
+            while not self._closing:
+                if self._new:
+                    item = self._new.popleft()
+                elif self._slow:
+                    item = _Item(self._slow.popleft(), None, slow=True)
+                else:
+                    if not self._changed.wait(TRIM_SECONDS):
+                        self._pool.trim()
+                    continue
+                self._waiting.discard(item.revision)
+                self._working = True
+                return item
+        return None
+
+    def _work(self, item: _Item) -> None:
+        if item.ino is not None and not any(is_likely(name) for _, name in self._names(item.ino)):
+            return
+        if self._previews.is_settled(item.revision):
+            return
+        look = self._previews.look(item.revision)
+        if look.quick or item.slow:
+            self._previews.ensure(item.revision, look)
+            return
+        with self._changed:
+            if item.revision not in self._waiting:
+                self._waiting.add(item.revision)
+                self._slow.append(item.revision)
+
+    def _rest(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing, REST_SECONDS)

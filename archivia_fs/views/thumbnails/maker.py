@@ -1,0 +1,214 @@
+"""One preview of one file: find out what it is, choose the cheapest way, decode.
+
+Owns: the order in which ways are tried, and how much of a file each may read. Used by: service. Threading: any thread.
+python-magic names the family, from the first bytes and never from the name; within TIFF the directories decide (libmagic
+calls every DNG image/tiff).
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import magic
+
+from archivia_fs.content import Content
+from archivia_fs.errors import BadPicture
+from archivia_fs.views.thumbnails.facts import picture_facts
+from archivia_fs.views.thumbnails.ifd import PictureFacts, Preview
+from archivia_fs.views.thumbnails.pool import DecoderDied, Job, Pool, handed_over
+from archivia_fs.views.thumbnails.sampling import Sample, sample_plan
+from catalog.previews import PreviewState
+
+log = logging.getLogger(__name__)
+
+HEAD = 4096  # bytes that libmagic sees; more do not make it wiser, and it parses strangers' bytes in our process
+ENOUGH = 1000  # pixels of the longer side; DNGs carry previews of 1024, and decoding 50 megapixels takes a second
+WANTED = 1200
+RAW_MAX = 2**31 - 1  # bytes; LibRaw refuses larger files
+WHOLE_MAX = 512 * 1024**2  # bytes of a file of another kind; of larger TIFFs samples are read
+SMALL_MAX = 256 * 1024**2  # bytes of a JPEG, PNG, WebP or HEIF
+TRIES_MAX = 4  # ways that are tried for one file
+
+_KINDS = {
+    "image/jpeg": "jpeg", "image/png": "png", "image/webp": "webp", "image/heic": "heif", "image/heif": "heif",
+    "image/heic-sequence": "heif", "image/heif-sequence": "heif", "image/avif": "heif",
+}  # fmt: skip
+_RAW_TYPES = frozenset({"image/x-fuji-raf", "image/x-canon-crw", "image/x-x3f", "image/x-sigma-x3f"})
+# What libmagic 5.44 does not know: (offset, bytes, media type).
+_RAW_MARKS = (
+    (4, b"ftypcrx ", "image/x-canon-cr3"), (0, b"FUJIFILMCCD-RAW", "image/x-fuji-raf"), (0, b"\0MRM", "image/x-minolta-mrw"),
+    (0, b"FOVb", "image/x-sigma-x3f"), (6, b"HEAPCCDR", "image/x-canon-crw"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to a preview: `size` bytes of the file from `offset`, or a sample of its pixels, are given to a decoder."""
+
+    state: PreviewState
+    job: Job
+    offset: int
+    size: int
+    sample: Sample | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a file is. `facts` None: no picture. `ways` in the order of trying. `quick`: the first costs about 10 ms."""
+
+    facts: PictureFacts | None
+    ways: Sequence[Way] = ()
+    reason: str = ""
+
+    @property
+    def quick(self) -> bool:
+        return not self.ways or self.ways[0].state is PreviewState.EMBEDDED
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """`pictures`: three JPEGs (256, 512, 1200), none for what is no picture or cannot be decoded. `again`: it may work later."""
+
+    state: PreviewState
+    pictures: Sequence[bytes] = ()
+    reason: str = ""
+    again: bool = False
+
+
+class Maker:
+    """Makes previews with the workers of `pool`. `decoder` names the versions of what decodes."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._magic = magic.Magic(mime=True)
+        self._magic_lock = threading.Lock()
+        self.decoder = f"1 rawpy {importlib.metadata.version('rawpy')} pillow {importlib.metadata.version('pillow')}"
+
+    def look(self, content: Content) -> Look:
+        """Reads at most 256 KiB. Raises StoreError."""
+        read = reader(content)
+        head = read(0, min(HEAD, content.size))
+        family = self._family(head)
+        if family in _KINDS:
+            return self._plain(content, family)
+        if family != "image/tiff":
+            if family is None:
+                return Look(None, reason="It is no picture.")
+            return Look(PictureFacts(family, raw=True), _raw_ways(content.size))
+        try:
+            facts = picture_facts(read, content.size)
+        except BadPicture as error:
+            return Look(PictureFacts(family), reason=str(error))
+        if facts is None:
+            return Look(None, reason="It is no picture.")
+        ways, reason = _tiff_ways(read, content.size, facts)
+        return Look(facts, ways[:TRIES_MAX], reason)
+
+    def make(self, content: Content, look: Look) -> Made:
+        """Raises StoreError, Busy."""
+        if look.facts is None:
+            return Made(PreviewState.NONE, reason=look.reason)
+        reasons, again = [look.reason] if look.reason else [], False
+        for way in look.ways:
+            try:
+                return Made(way.state, self._decode(content, way))
+            except DecoderDied as error:
+                again = True
+                reasons.append(str(error))
+            except BadPicture as error:
+                reasons.append(str(error))
+        return Made(PreviewState.PLACEHOLDER, (), " ".join(dict.fromkeys(reasons)), again)
+
+    def _family(self, head: bytes) -> str | None:
+        """A media type; None for what is no picture. All of TIFF is "image/tiff"."""
+        for offset, mark, media_type in _RAW_MARKS:
+            if head[offset : offset + len(mark)] == mark:
+                return media_type
+        if head[:4] in (b"IIU\0", b"IIRO", b"IIRS", b"MMOR", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            return "image/tiff"
+        with self._magic_lock:
+            found = str(self._magic.from_buffer(head)) if head else ""
+        return found if found in _KINDS or found in _RAW_TYPES else None
+
+    def _plain(self, content: Content, family: str) -> Look:
+        facts = PictureFacts(family)
+        try:
+            facts = picture_facts(reader(content), content.size) or facts
+        except BadPicture as error:
+            return Look(facts, reason=str(error))
+        if content.size > SMALL_MAX:
+            return Look(facts, reason=f"It has {content.size} bytes; of this kind at most {SMALL_MAX} are decoded.")
+        return Look(facts, [Way(PreviewState.DECODED, Job(_KINDS[family]), 0, content.size)])
+
+    def _decode(self, content: Content, way: Way) -> Sequence[bytes]:
+        read = reader(content)
+        if way.sample is not None:
+            data = way.sample.tiff(read)
+            with handed_over(lambda offset, size: data[offset : offset + size], 0, len(data)) as picture:
+                return self._pool.decode(way.job, picture)
+        if way.size > memory_available() // 2:
+            raise DecoderDied(f"This machine has too little free memory for the {way.size} bytes of the file now.")
+        with handed_over(read, way.offset, way.size) as picture:
+            return self._pool.decode(way.job, picture)
+
+
+class Reader:
+    """A Content as the walker wants it. Raises StoreError."""
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+
+    def __call__(self, offset: int, size: int) -> bytes:
+        return bytes(self._content.pread(offset, size))
+
+
+def reader(content: Content) -> Reader:
+    return Reader(content)
+
+
+def memory_available() -> int:
+    """Bytes that can be used without swapping (MemAvailable of proc_meminfo(5))."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return RAW_MAX
+
+
+def best(previews: Sequence[Preview]) -> Sequence[Preview]:
+    """The smallest that is large enough first, then the others from large to small."""
+    by_size = sorted(previews, key=lambda each: max(each.width, each.height))
+    large = [each for each in by_size if max(each.width, each.height) >= WANTED]
+    return [*large[:1], *(each for each in reversed(by_size) if each not in large[:1])]
+
+
+def _raw_ways(size: int) -> Sequence[Way]:
+    return [Way(PreviewState.DECODED, Job("raw"), 0, size)] if size <= RAW_MAX else []
+
+
+def _tiff_ways(read: Reader, size: int, facts: PictureFacts) -> tuple[Sequence[Way], str]:
+    """The ways for TIFF and its relatives, and why the picture itself is not among them."""
+    inside = [
+        Way(PreviewState.EMBEDDED, Job("jpeg", each.orientation, each.colour_space), each.offset, each.length)
+        for each in best(facts.previews)
+    ]
+    enough = [max(each.width, each.height) >= ENOUGH for each in best(facts.previews)]
+    itself, reason = list[Way](), ""
+    if facts.raw:
+        itself = list(_raw_ways(size))
+        reason = "" if itself else f"It has {size} bytes; raw data of at most {RAW_MAX} are decoded."
+    elif size <= WHOLE_MAX:
+        itself = [Way(PreviewState.DECODED, Job("tiff"), 0, size)]
+    else:
+        try:
+            sample = sample_plan(read, size)
+            itself = [Way(PreviewState.DECODED, Job("tiff", sample.orientation), 0, 0, sample)]
+        except BadPicture as error:
+            reason = str(error)
+    good = [way for way, is_enough in zip(inside, enough, strict=True) if is_enough]
+    small = [way for way in inside if way not in good]
+    return [*good[:2], *itself, *small[:1]], reason

@@ -1,0 +1,556 @@
+"""/Thumbnails over a real catalog and core: what is shown, what it costs, and what bad pictures do."""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from archivia_fs.content import Content
+from archivia_fs.errors import AccessDenied, InvalidArgument, IsADirectory, NotADirectory, NotFound, StoreUnavailable
+from archivia_fs.store.memory import MemoryStore
+from archivia_fs.types import Caller, Entry, ObjectKey, OpenFlags, Revision, RevisionId, Right, Stat
+from archivia_fs.vfs.vfs import Vfs, VfsOptions
+from archivia_fs.views.thumbnails.background import Background, is_likely
+from archivia_fs.views.thumbnails.facts import from_json, picture_facts
+from archivia_fs.views.thumbnails.maker import Look, Made, Maker, best
+from archivia_fs.views.thumbnails.placeholder import PLACEHOLDER
+from archivia_fs.views.thumbnails.pool import Pool
+from archivia_fs.views.thumbnails.service import PREFIX, Previews
+from archivia_fs.views.thumbnails.view import ThumbnailsView
+from catalog.catalog import Catalog
+from catalog.namespace import NewInode
+from catalog.previews import PreviewState
+from tests.views.pictures import LONG, Sketch, Sparse, dng, jpeg
+from tests.views.test_worker import bomb
+
+READ_MAX = 256 * 1024  # bytes, beyond those of the preview
+
+
+class CountingStore(MemoryStore):
+    """Says what was read, and fails when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads: list[tuple[ObjectKey, int]] = []
+        self.failing = False
+
+    def read_into(self, key: ObjectKey, offset: int, buffer: memoryview) -> None:
+        self.reads.append((key, len(buffer)))
+        if self.failing:
+            raise StoreUnavailable("The store sleeps.")
+        super().read_into(key, offset, buffer)
+
+
+class CountingMaker(Maker):
+    """Counts what is decoded."""
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__(pool)
+        self.made = 0
+        self.delay = 0.0
+
+    def make(self, content: Content, look: Look) -> Made:
+        self.made += 1
+        time.sleep(self.delay)
+        return super().make(content, look)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    pool = Pool(1)
+    yield pool
+    pool.close()
+
+
+class Drive:
+    """An archive with the view."""
+
+    def __init__(self, path: Path, pool: Pool) -> None:
+        self.catalog = Catalog.open(f"sqlite:///{path}/catalog.db")
+        self.store = CountingStore()
+        self.maker = CountingMaker(pool)
+        self.previews = Previews(self.catalog.previews, self.catalog, self.store, self.maker)
+        self.background = Background(self.previews, pool, self.catalog.parents, self.catalog.origin)
+        view = ThumbnailsView(self.previews, self.background.later)
+        options = VfsOptions(path / "spill", memory=32 * 1024**2, spill_limit=1024**2)
+        self.vfs = Vfs(self.catalog, self.store, options, views=[view])
+        self.catalog.add_user("admin", "x", admin=True)
+        self.catalog.add_user("guest", "x")
+        self.caller = Caller("admin", 1, 1)
+        self.catalog.add_collection("scans", "admin", NewInode(0o40755, 1, 1))
+
+    def put(self, path: str, data: bytes, mtime_ns: int | None = None) -> Stat:
+        folder, _, name = path.rpartition("/")
+        handle = self.vfs.put(self.caller, self.vfs.resolve(self.caller, folder).ino, name, mtime_ns=mtime_ns)
+        handle.write(data)
+        stat, _ = handle.commit()
+        handle.abort()
+        return stat
+
+    def list(self, path: str) -> list[Entry]:
+        return list(self.vfs.readdir(self.caller, self.vfs.resolve(self.caller, path).ino))
+
+    def names(self, path: str) -> list[str]:
+        return [each.name for each in self.list(path)]
+
+    def read(self, path: str) -> bytes:
+        """As any reader: look up, open, read as much as was told."""
+        stat = self.vfs.resolve(self.caller, path)
+        handle = self.vfs.open(self.caller, stat.ino, OpenFlags.READ)
+        try:
+            data = bytes(handle.pread(0, 1 << 30))
+        finally:
+            handle.release()
+        assert len(data) == stat.size
+        return data
+
+    def close(self) -> None:
+        self.background.close()
+        self.vfs.close()
+        self.catalog.close()
+
+
+@pytest.fixture
+def drive(tmp_path: Path, pool: Pool) -> Iterator[Drive]:
+    drive = Drive(tmp_path, pool)
+    yield drive
+    drive.close()
+
+
+def size_of(data: bytes) -> tuple[int, int]:
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    assert image.format == "JPEG"
+    return image.size
+
+
+# --- the tree ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_has_its_preview_beside_the_archive(drive: Drive) -> None:
+    stat = drive.put(
+        "/Documents/scans/page.dng", dng(previews=[jpeg(64, 48), jpeg(1600, 1200)]).whole(), 1_700_000_000 * 10**9
+    )
+    assert drive.names("/Thumbnails") == ["scans"]
+    assert drive.names("/Thumbnails/scans") == []  # a listing waits for nothing
+    assert size_of(drive.read("/Thumbnails/scans/page.dng.jpg")) == (1200, 900)
+    (entry,) = drive.list("/Thumbnails/scans")
+    assert entry.name == "page.dng.jpg"
+    assert entry.stat.mtime_ns == stat.mtime_ns
+    assert entry.stat == drive.vfs.resolve(drive.caller, "/Thumbnails/scans/page.dng.jpg")
+
+
+def test_folders_are_mirrored_and_other_files_are_not_shown(drive: Drive) -> None:
+    scans = drive.vfs.resolve(drive.caller, "/Documents/scans").ino
+    drive.vfs.mkdir(drive.caller, drive.vfs.mkdir(drive.caller, scans, "box", 0o755).ino, "roll", 0o755)
+    drive.put("/Documents/scans/box/roll/a.jpg", jpeg(300, 200))
+    drive.put("/Documents/scans/notes.txt", b"Nothing to see.\n")
+    drive.put("/Documents/scans/empty.dng", b"")
+    assert drive.names("/Thumbnails/scans") == ["box"]
+    assert drive.names("/Thumbnails/scans/box") == ["roll"]
+    assert size_of(drive.read("/Thumbnails/scans/box/roll/a.jpg.jpg")) == (300, 200)
+    for name in ("notes.txt.jpg", "empty.dng.jpg", "notes.txt", "a.jpg", ".jpg", "none.dng.jpg"):
+        with pytest.raises(NotFound):
+            drive.vfs.resolve(drive.caller, f"/Thumbnails/scans/{name}")
+    assert drive.names("/Thumbnails/scans") == ["box"]
+    with pytest.raises(NotADirectory):
+        drive.list("/Thumbnails/scans/box/roll/a.jpg.jpg")
+    with pytest.raises(IsADirectory):
+        drive.read("/Thumbnails/scans/box")
+
+
+def test_three_sizes_with_entity_tags_of_their_own(drive: Drive) -> None:
+    drive.put("/Documents/scans/a.jpg", jpeg(2000, 1000))
+    shown = drive.vfs.resolve(drive.caller, "/Thumbnails/scans/a.jpg.jpg")
+    tags = {shown.etag}
+    for side in (256, 512, 1200):
+        stat = drive.vfs.variant(drive.caller, shown.ino, str(side))
+        content = drive.vfs.snapshot(drive.caller, stat.ino)
+        assert (content.size, content.etag) == (stat.size, stat.etag)
+        assert size_of(bytes(content.pread(0, stat.size))) == (side, side // 2)
+        tags.add(stat.etag)
+    assert len(tags) == 3  # 1200 is what is shown
+    for wrong in ("255", "0", "", "large", "-1"):
+        with pytest.raises(InvalidArgument):
+            drive.vfs.variant(drive.caller, shown.ino, wrong)
+    document = drive.vfs.resolve(drive.caller, "/Documents/scans/a.jpg")
+    assert drive.vfs.variant(drive.caller, document.ino, "256") == document
+
+
+def test_the_rights_are_those_of_the_picture(drive: Drive) -> None:
+    drive.put("/Documents/scans/a.jpg", jpeg(300, 200))
+    ino = drive.vfs.resolve(drive.caller, "/Thumbnails/scans/a.jpg.jpg").ino
+    guest = Caller("guest", 2, 2)
+    assert drive.vfs.readdir(guest, drive.vfs.resolve(guest, "/Thumbnails").ino) == []
+    with pytest.raises(AccessDenied):
+        drive.vfs.resolve(guest, "/Thumbnails/scans")
+    for trial in (drive.vfs.snapshot, lambda who, i: drive.vfs.variant(who, i, "256")):
+        with pytest.raises(AccessDenied):
+            trial(guest, ino)
+    drive.catalog.grant("scans", "guest", Right.READ)
+    drive.vfs.snapshot(guest, ino).close()
+
+
+def test_a_changed_picture_has_another_preview(drive: Drive) -> None:
+    drive.put("/Documents/scans/a.jpg", jpeg(300, 200))
+    old = drive.vfs.resolve(drive.caller, "/Thumbnails/scans/a.jpg.jpg")
+    before = drive.read("/Thumbnails/scans/a.jpg.jpg")
+    handle = drive.vfs.open(drive.caller, old.ino, OpenFlags.READ)
+    drive.put("/Documents/scans/a.jpg", jpeg(200, 300))
+    assert drive.names("/Thumbnails/scans") == []
+    new = drive.vfs.resolve(drive.caller, "/Thumbnails/scans/a.jpg.jpg")
+    assert (new.ino, new.etag) != (old.ino, old.etag)
+    assert size_of(drive.read("/Thumbnails/scans/a.jpg.jpg")) == (200, 300)
+    assert bytes(handle.pread(0, 1 << 20)) == before  # whoever reads goes on with what was told
+    handle.release()
+
+
+def test_renames_and_copies_cost_nothing(drive: Drive) -> None:
+    drive.put("/Documents/scans/a.jpg", jpeg(300, 200))
+    drive.read("/Thumbnails/scans/a.jpg.jpg")
+    scans = drive.vfs.resolve(drive.caller, "/Documents/scans").ino
+    ino = drive.vfs.resolve(drive.caller, "/Documents/scans/a.jpg").ino
+    drive.vfs.rename(drive.caller, scans, "a.jpg", scans, "b.jpg")
+    drive.vfs.copy(drive.caller, ino, scans, "c.jpg")
+    drive.vfs.link(drive.caller, ino, scans, "d.jpg")
+    assert drive.names("/Thumbnails/scans") == ["b.jpg.jpg", "c.jpg.jpg", "d.jpg.jpg"]
+    drive.put("/Documents/scans/e.jpg", jpeg(300, 200))  # the same bytes again, sent again
+    drive.read("/Thumbnails/scans/e.jpg.jpg")
+    assert drive.maker.made == 1
+
+
+# --- what it costs -------------------------------------------------------------------------------------------------------
+
+
+def test_80_gb_are_not_pulled(drive: Drive) -> None:
+    """From the object of a sparse BigTIFF DNG, through the store: few bytes beside those of the preview."""
+    preview = jpeg(1600, 1200)
+    file = dng(big=True, previews=[jpeg(64, 48), preview], size=80 << 30, preview_at=(80 << 30) - 500_000)
+    _adopt(drive, "huge.dng", file)
+    file.reads.clear()
+    assert size_of(drive.read("/Thumbnails/scans/huge.dng.jpg")) == (1200, 900)
+    assert file.bytes_read - len(preview) <= READ_MAX
+
+
+def _adopt(drive: Drive, name: str, file: Sparse) -> Stat:
+    """A file whose bytes only seem to be in the store."""
+    key = ObjectKey(f"objects/{name}")
+
+    def read_into(wanted: ObjectKey, offset: int, buffer: memoryview) -> None:
+        if wanted == key:
+            buffer[:] = file.read(offset, len(buffer))
+        else:
+            CountingStore.read_into(drive.store, wanted, offset, buffer)
+
+    drive.store.read_into = read_into  # type: ignore[method-assign]
+    revision = Revision(RevisionId(name), key, file.size, file.size, None, None, 1)
+    parent = drive.vfs.resolve(drive.caller, "/Documents/scans").ino
+    drive.catalog.put_file(parent, name, revision, NewInode(0o100644, 1, 1), mtime_ns=1)
+    return drive.vfs.resolve(drive.caller, f"/Documents/scans/{name}")
+
+
+def test_the_smallest_preview_that_is_large_enough_is_fetched(drive: Drive) -> None:
+    sizes = [(160, 120), (4000, 3000), (1400, 1050)]
+    facts = _facts(dng(previews=[jpeg(*size) for size in sizes]))
+    assert [each.width for each in best(facts.previews)] == [1400, 4000, 160]
+    assert [each.width for each in best(_facts(dng(previews=[jpeg(160, 120), jpeg(1024, 768)])).previews)] == [
+        1024,
+        160,
+    ]
+
+
+def _facts(file: Sparse):  # type: ignore[no-untyped-def]
+    found = picture_facts(file.read, file.size)
+    assert found is not None
+    return found
+
+
+def test_fifty_clients_one_decoding(drive: Drive) -> None:
+    drive.put("/Documents/scans/a.png", _png(800, 600))
+    drive.maker.delay = 0.2
+    start = threading.Barrier(50)
+
+    def client(_: int) -> bytes:
+        start.wait()
+        return drive.read("/Thumbnails/scans/a.png.jpg")
+
+    with ThreadPoolExecutor(50) as clients:
+        assert len(set(clients.map(client, range(50)))) == 1
+    assert drive.maker.made == 1
+
+
+def _png(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(jpeg(width, height))).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_it_is_kept_in_the_bucket_and_found_in_memory(drive: Drive, pool: Pool) -> None:
+    drive.put("/Documents/scans/a.jpg", jpeg(1300, 900))
+    data = drive.read("/Thumbnails/scans/a.jpg.jpg")
+    drive.store.reads.clear()
+    assert drive.read("/Thumbnails/scans/a.jpg.jpg") == data
+    assert drive.store.reads == []
+    (stored,) = drive.store.list(PREFIX)
+    other = Previews(drive.catalog.previews, drive.catalog, drive.store, Maker(pool))  # after a restart
+    record = other.ensure(drive.put("/Documents/scans/b.jpg", jpeg(1300, 900)).revision or RevisionId(""))
+    assert record.key == stored.key
+    assert other.read(record, 1200) == data
+    assert drive.store.reads == [(stored.key, len(data))]
+
+
+def test_memory_is_bounded(drive: Drive, pool: Pool) -> None:
+    small = Previews(drive.catalog.previews, drive.catalog, drive.store, Maker(pool), cache_bytes=20_000)
+    for shade in range(8):
+        revision = drive.put(f"/Documents/scans/{shade}.jpg", jpeg(1200, 900, colour=(shade * 20, 0, 0))).revision
+        assert revision is not None
+        small.read(small.ensure(revision), 1200)
+    assert sum(map(len, small._cache.values())) == small._cached <= 20_000
+
+
+def test_what_the_bucket_lost_is_made_again(drive: Drive) -> None:
+    drive.put("/Documents/scans/a.jpg", jpeg(1300, 900))
+    data = drive.read("/Thumbnails/scans/a.jpg.jpg")
+    for stored in list(drive.store.list(PREFIX)):
+        drive.store.delete(stored.key)
+    drive.previews._cache.clear()
+    assert drive.read("/Thumbnails/scans/a.jpg.jpg") == data
+    assert drive.maker.made == 2
+
+
+def test_a_store_that_fails_is_an_error_and_not_a_grey_picture(drive: Drive) -> None:
+    drive.put("/Documents/scans/a.jpg", jpeg(300, 200))
+    drive.store.failing = True
+    with pytest.raises(StoreUnavailable):
+        drive.vfs.resolve(drive.caller, "/Thumbnails/scans/a.jpg.jpg")
+    drive.store.failing = False
+    assert size_of(drive.read("/Thumbnails/scans/a.jpg.jpg")) == (300, 200)
+
+
+def test_what_the_picture_says_is_kept(drive: Drive) -> None:
+    file = dng(previews=[jpeg(64, 48), jpeg(1600, 1200)], orientation=8, colour_space=3)
+    stat = drive.put("/Documents/scans/page.dng", file.whole())
+    drive.read("/Thumbnails/scans/page.dng.jpg")
+    record = drive.catalog.previews.get(RevisionId(stat.etag))
+    assert record is not None
+    assert from_json(record.facts) == _facts(file)
+    assert (record.state, record.attempts) == (PreviewState.EMBEDDED, 0)
+
+
+# --- without being asked -------------------------------------------------------------------------------------------------
+
+
+def test_after_a_commit_they_are_there(drive: Drive) -> None:
+    drive.vfs.subscribe(drive.background.on_effects)
+    drive.background.start()
+    drive.put("/Documents/scans/page.dng", dng(previews=[jpeg(64, 48), jpeg(1600, 1200)]).whole())
+    drive.put("/Documents/scans/raw.dng", dng(raw=(640, 480)).whole())
+    drive.put("/Documents/scans/a.png", _png(300, 200))
+    drive.put("/Documents/scans/notes.txt", b"no picture, not even looked at")
+    drive.put("/Documents/scans/.page.dng.a8Xz", dng(previews=[jpeg(64, 48), jpeg(1500, 1200)]).whole())
+    scans = drive.vfs.resolve(drive.caller, "/Documents/scans").ino
+    drive.vfs.rename(drive.caller, scans, ".page.dng.a8Xz", scans, "b.dng")  # as rsync does it
+    assert drive.background.wait(30)
+    made = drive.maker.made
+    assert drive.names("/Thumbnails/scans") == ["a.png.jpg", "b.dng.jpg", "page.dng.jpg", "raw.dng.jpg"]
+    assert size_of(drive.read("/Thumbnails/scans/raw.dng.jpg")) == (640, 480)
+    assert drive.maker.made == made == 4
+
+
+def test_a_listing_asks_for_what_is_missing(drive: Drive) -> None:
+    drive.put("/Documents/scans/a.jpg", jpeg(300, 200))
+    drive.background.start()
+    assert drive.names("/Thumbnails/scans") == []
+    assert drive.background.wait(30)
+    assert drive.names("/Thumbnails/scans") == ["a.jpg.jpg"]
+
+
+def test_the_queue_forgets_what_is_too_much(drive: Drive, pool: Pool) -> None:
+    background = Background(drive.previews, pool, drive.catalog.parents, drive.catalog.origin, queue_max=3)
+    background.later(RevisionId(f"r{index}") for index in range(100))
+    assert len(background._new) == 3
+    background.start()
+    assert background.wait(30)  # they do not exist, which harms nobody
+    background.close()
+
+
+def test_others_make_the_previews_of_what_they_commit(drive: Drive, pool: Pool) -> None:
+    background = Background(drive.previews, pool, drive.catalog.parents, "another gateway")
+    drive.vfs.subscribe(background.on_effects)
+    drive.put("/Documents/scans/a.jpg", jpeg(300, 200))
+    assert not background._new
+
+
+def test_names_that_are_worth_a_look() -> None:
+    assert all(map(is_likely, ("a.DNG", "b.tif", "c.d.JPeG", "x.heic")))
+    assert not any(map(is_likely, ("a.txt", "dng", ".page.dng.a8Xz", "", "a.xmp")))
+
+
+# --- bad pictures --------------------------------------------------------------------------------------------------------
+
+
+def _self_loop() -> bytes:
+    sketch = Sketch()
+    sketch.directory({271: (2, b"Lo\0"), 330: (LONG, (4096,))}, following=4096, at=4096)
+    return sketch.finish(4096).whole()
+
+
+def _many_entries() -> bytes:
+    sketch = Sketch(big=True)
+    return sketch.finish(sketch.blob((10**9).to_bytes(8, "little"))).whole()
+
+
+BAD = {
+    "truncated.dng": dng(raw=(640, 480)).whole()[:100_000],
+    "cut-in-its-preview.dng": dng(previews=[jpeg(1600, 1200)]).whole()[:12_000],
+    "head-only.dng": b"II*\0",
+    "loop.dng": _self_loop(),
+    "past-the-end.dng": Sketch().finish(0xFFFFFF00).whole(),
+    "many-entries.dng": _many_entries(),
+    "bomb.jpg": bomb(),
+    "half.jpg": jpeg(900, 700)[:5000],
+    "no-frame.jpg": b"\xff\xd8\xff\xe0\0\x10JFIF\0" + bytes(500),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_pictures_are_grey(drive: Drive, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    stat = drive.put(f"/Documents/scans/{name}", BAD[name])
+    start = time.monotonic()
+    assert drive.read(f"/Thumbnails/scans/{name}.jpg") == PLACEHOLDER
+    assert time.monotonic() - start < 20
+    assert size_of(PLACEHOLDER) == (256, 192)
+    assert drive.names("/Thumbnails/scans") == [f"{name}.jpg"]
+    record = drive.catalog.previews.get(RevisionId(stat.etag))
+    assert record is not None
+    assert (record.state, record.attempts, record.decoder) == (PreviewState.PLACEHOLDER, 1, drive.maker.decoder)
+    assert record.reason
+    assert drive.read(f"/Thumbnails/scans/{name}.jpg") == PLACEHOLDER
+    assert drive.maker.made == 1  # not tried again with the same decoder
+    assert [each.getMessage().count(name) for each in caplog.records if "grey" in each.getMessage()] == [1]
+
+
+def test_a_text_named_dng_is_no_picture(drive: Drive) -> None:
+    drive.put("/Documents/scans/a.dng", b"#!/bin/sh\necho This is no picture.\n")
+    with pytest.raises(NotFound, match="no picture"):
+        drive.vfs.resolve(drive.caller, "/Thumbnails/scans/a.dng.jpg")
+    assert drive.names("/Thumbnails/scans") == []
+
+
+def test_an_empty_file_is_no_picture(drive: Drive) -> None:
+    drive.put("/Documents/scans/a.dng", b"")
+    with pytest.raises(NotFound, match="holds no picture"):
+        drive.vfs.resolve(drive.caller, "/Thumbnails/scans/a.dng.jpg")
+
+
+def test_a_file_that_changes_while_it_is_decoded(drive: Drive) -> None:
+    """The preview is that of the revision that was there; the next lookup shows the new one."""
+    drive.put("/Documents/scans/a.jpg", jpeg(300, 200))
+    drive.maker.delay = 0.3
+    with ThreadPoolExecutor(1) as other:
+        decoding = other.submit(drive.vfs.resolve, drive.caller, "/Thumbnails/scans/a.jpg.jpg")
+        time.sleep(0.1)
+        drive.put("/Documents/scans/a.jpg", jpeg(200, 300))
+        old = decoding.result(30)
+    content = drive.vfs.snapshot(drive.caller, old.ino)
+    assert size_of(bytes(content.pread(0, old.size))) == (300, 200)
+    assert size_of(drive.read("/Thumbnails/scans/a.jpg.jpg")) == (200, 300)
+
+
+def test_a_preview_past_the_end_goes_to_the_raw_data(drive: Drive) -> None:
+    file = dng(previews=[jpeg(64, 48), jpeg(1600, 1200)], raw=(640, 480))
+    (large,) = (each for each in _facts(file).previews if each.width == 1600)
+    data = bytearray(file.whole())
+    data[large.offset + 700 : large.offset + large.length] = bytes(large.length - 700)
+    drive.put("/Documents/scans/a.dng", bytes(data))
+    drive.read("/Thumbnails/scans/a.dng.jpg")
+
+
+def test_a_dead_decoder_is_tried_again_later(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have been the machine; another decoder brings another try at once."""
+    stat = drive.put("/Documents/scans/a.png", _png(300, 200))
+    revision = RevisionId(stat.etag)
+    monkeypatch.setattr("archivia_fs.views.thumbnails.maker.memory_available", lambda: 0)
+    assert drive.read("/Thumbnails/scans/a.png.jpg") == PLACEHOLDER
+    record = drive.catalog.previews.get(revision)
+    assert record is not None
+    assert record.retry_ns is not None
+    assert "too little free memory" in record.reason
+    monkeypatch.undo()
+    assert drive.read("/Thumbnails/scans/a.png.jpg") == PLACEHOLDER
+    drive.catalog.previews.save(replace(record, retry_ns=time.time_ns() - 1))
+    assert size_of(drive.read("/Thumbnails/scans/a.png.jpg")) == (300, 200)
+    drive.catalog.previews.save(replace(record, retry_ns=None, decoder="an older one"))
+    assert size_of(drive.read("/Thumbnails/scans/a.png.jpg")) == (300, 200)
+
+
+def test_a_raw_file_over_2_gib_without_a_preview_is_grey_unread(drive: Drive) -> None:
+    file = dng(big=True, size=3 << 30)
+    stat = _adopt(drive, "large.dng", file)
+    assert drive.read("/Thumbnails/scans/large.dng.jpg") == PLACEHOLDER
+    assert file.bytes_read <= READ_MAX
+    record = drive.catalog.previews.get(RevisionId(stat.etag))
+    assert record is not None
+    assert "at most 2147483647" in record.reason
+
+
+# --- TIFFs that are too large to be read -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("samples", "bits"), [(1, 8), (3, 8), (3, 16), (1, 16)])
+def test_of_a_huge_scan_a_sample_is_shown(drive: Drive, order: str, samples: int, bits: int) -> None:
+    """20,000 x 40,000 pixels, the left half white; only rows that are read exist."""
+    width, height = 20_000, 40_000
+    row = b"\xff" * (width // 2 * samples * bits // 8) + bytes(width // 2 * samples * bits // 8)
+    sketch = Sketch(order, big=True)
+    first = sketch.directory(
+        {
+            256: (LONG, (width,)), 257: (LONG, (height,)), 258: (3, (bits,) * samples), 259: (3, (1,)),
+            262: (3, (2 if samples == 3 else 1,)), 273: (16, (1 << 20,)), 277: (3, (samples,)), 278: (LONG, (height,)),
+            279: (16, (len(row) * height,)),
+        }
+    )  # fmt: skip
+    file = _Rows(sketch.finish(first, (1 << 20) + len(row) * height), row)
+    _adopt(drive, "scan.tif", file)  # type: ignore[arg-type]
+    data = drive.read("/Thumbnails/scans/scan.tif.jpg")
+    assert size_of(data) == (400, 800)
+    image = Image.open(io.BytesIO(data)).convert("L")
+    assert image.getpixel((50, 400)) == 255
+    assert image.getpixel((350, 400)) == 0
+    assert file.bytes_read <= 801 * len(row) + READ_MAX
+
+
+class _Rows:
+    """A file whose pixels are all the same row."""
+
+    def __init__(self, head: Sparse, row: bytes) -> None:
+        self._head, self._row = head, row
+        self.size, self.bytes_read = head.size, 0
+
+    def read(self, offset: int, size: int) -> bytes:
+        self.bytes_read += size
+        if offset < 1 << 20:
+            return self._head.read(offset, size)
+        start = (offset - (1 << 20)) % len(self._row)
+        return (self._row * (size // len(self._row) + 2))[start : start + size]
+
+
+def test_a_huge_compressed_scan_is_grey_and_says_why(drive: Drive) -> None:
+    sketch = Sketch(big=True)
+    first = sketch.directory({256: (LONG, (9,)), 257: (LONG, (9,)), 259: (3, (5,)), 273: (16, (9,)), 279: (16, (9,))})
+    stat = _adopt(drive, "scan.tif", sketch.finish(first, 2 << 30))
+    assert drive.read("/Thumbnails/scans/scan.tif.jpg") == PLACEHOLDER
+    record = drive.catalog.previews.get(RevisionId(stat.etag))
+    assert record is not None
+    assert "too many to read" in record.reason
