@@ -30,21 +30,27 @@ class Stop:
     """Before `serving` a signal interrupts (KeyboardInterrupt). Then the first asks to stop, the second interrupts, and any
     further one is ignored, so that it cannot hurt the cleaning up; which may take CLEANING_SECONDS, then the process ends.
 
-    No lock is taken here: a signal handler that runs inside threading.Event.wait would find its lock taken, for good."""
+    Nothing here takes a lock, and the waiting is on a pipe that the interpreter's own handler writes to: a signal that comes
+    while threading.Event.wait, or select(2), is about to begin would be noticed only when something else ends the waiting."""
 
     def __init__(self) -> None:
-        self._asked = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._reader, self.wakeup = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.serving = False
+        self._asked = False
         self._heard = False
         self._interrupted = False
 
     def ask(self) -> None:
         """From any thread, and from signal handlers."""
-        os.eventfd_write(self._asked, 1)
+        self._asked = True
+        with contextlib.suppress(BlockingIOError):  # full: it is readable anyway
+            os.write(self.wakeup, b"\0")
 
     def wait(self) -> None:
         """Until somebody has asked."""
-        select.select([self._asked], [], [])
+        while not self._asked:
+            select.select([self._reader], [], [])
+            os.read(self._reader, 4096)
 
     def hear(self, _number: int, _frame: FrameType | None) -> None:
         if self.serving and not self._heard:
@@ -62,9 +68,11 @@ def stop_on_signals() -> Iterator[Stop]:
     """For the length of the block the signals mean what Stop says."""
     stop = Stop()
     before = {number: signal.signal(number, stop.hear) for number in _SIGNALS}
+    wakeup = signal.set_wakeup_fd(stop.wakeup, warn_on_full_buffer=False)
     try:
         yield stop
     finally:
+        signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
             signal.signal(number, handler)
 

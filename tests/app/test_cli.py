@@ -232,7 +232,7 @@ def test_a_daemons_log_is_bounded_and_has_what_libraries_print(tmp_path: Path) -
     code = (
         "import logging, os, sys; from pathlib import Path; from archivia_fs.commands import service; "
         "service.LOG_BYTES = 3000; service.log_to(Path(sys.argv[1])); "
-        "[(logging.warning('line %d', i), os.write(2, b'a library\\n')) for i in range(500)]"
+        "[(logging.warning('line %d', i), os.write(2, b'a library\\n')) for i in range(400)]"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "log/it.log")], check=False, capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
@@ -285,7 +285,7 @@ def test_a_signal_is_heard_whenever_it_comes() -> None:
     """Also while the main thread begins to wait, where a handler that took a lock would hang."""
     code = (
         "import os, signal, threading; from archivia_fs.commands.service import stop_on_signals\n"
-        "for i in range(500):\n"
+        "for i in range(400):\n"
         "    with stop_on_signals() as stop:\n"
         "        stop.serving = True\n"
         "        timer = threading.Timer(i % 50 * 4e-6, os.kill, (os.getpid(), signal.SIGTERM))\n"
