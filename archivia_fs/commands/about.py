@@ -53,7 +53,10 @@ def help_command(
     """
     if topic and topic[0] in TOPICS:
         package, file = TOPICS[topic[0]]
-        sys.stdout.write(importlib.resources.files(package).joinpath(file).read_text("utf-8"))
+        try:
+            sys.stdout.write(importlib.resources.files(package).joinpath(file).read_text("utf-8"))
+        except FileNotFoundError as error:
+            raise ConfigError(f"{file} is missing from this installation; install Archivia FS again.") from error
         return
     context = ctx.find_root()
     for name in topic or ():

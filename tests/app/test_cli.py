@@ -239,7 +239,7 @@ def test_a_daemons_log_is_bounded_and_has_what_libraries_print(tmp_path: Path) -
     logs = list((tmp_path / "log").iterdir())
     assert len(logs) == 4
     assert all(log.stat().st_size < 3200 for log in logs)
-    assert (tmp_path / "log/it.log").read_text().endswith("WARNING root: line 499\na library\n")
+    assert (tmp_path / "log/it.log").read_text().endswith("WARNING root: line 399\na library\n")
 
 
 # --- signals and the service manager -----------------------------------------------------------------------------------------
@@ -406,6 +406,17 @@ def test_help_has_examples(program: Program, name: str) -> None:
     examples = [line.strip() for line in said.splitlines() if line.startswith("    archivia-fs")]
     assert len(examples) >= 2
     assert all(example.startswith(f"archivia-fs {name}") for example in examples)
+
+
+def test_help_prints_what_is_promised(program: Program) -> None:
+    """Or says that this installation has lost the file."""
+    promises = Path(__file__).parents[2] / "archivia_fs/vfs/SEMANTICS.md"
+    done = program.run("help", "semantics")
+    if promises.exists():
+        assert done.stdout == promises.read_text()
+    else:
+        told(done, 2, "SEMANTICS.md", "install")
+    told(program.run("help", "semantic"), 2, "no help")
 
 
 # --- words ---------------------------------------------------------------------------------------------------------------
