@@ -160,7 +160,7 @@ class MultipartUpload:
             view = memoryview(body)
             return Sent(part, [Segment(at, end, zlib.crc32(view[at - start : end - start])) for at, end in fresh])
         except BaseException as error:
-            self.failure = error
+            self._fail(error)
             raise
         finally:
             self._transfers.write_budget.release(claimed)
@@ -174,7 +174,7 @@ class MultipartUpload:
             etag = self._transfers.store.copy_part(opened.key, opened.upload_id, number, self._source, offset, size)
             return Sent(Part(number, size, etag, 0))
         except BaseException as error:
-            self.failure = error
+            self._fail(error)
             raise
 
     def _open(self, first: bytearray | None) -> None:
@@ -190,10 +190,20 @@ class MultipartUpload:
         """SHA-256 goes over the parts in their order; workers take them in order, so the turn always comes. False once the
         server has copied something: then nobody hashes any more."""
         with self._turn:
-            self._turn.wait_for(lambda: self._given_up or self._copied or self._hashed >= number - 1)
+            self._turn.wait_for(
+                lambda: self._given_up or self._copied or self.failure is not None or self._hashed >= number - 1
+            )
+            if self.failure is not None:
+                raise self.failure
             if self._given_up:
                 raise StoreUnavailable("This upload was given up.")
             return not self._copied
+
+    def _fail(self, error: BaseException) -> None:
+        """The first failure is the one to tell; parts that wait for their turn need not wait any longer."""
+        with self._turn:
+            self.failure = self.failure or error
+            self._turn.notify_all()
 
     def _hashed_up_to(self, number: int) -> None:
         with self._turn:

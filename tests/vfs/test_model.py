@@ -342,8 +342,6 @@ class Drive(RuleBasedStateMachine):
         ino, parent = self.vfs.lookup(ADMIN, self.ino(source), name).ino, self.ino(target)
 
         def model() -> None:
-            if target.get(new_name) is not None:
-                raise Refused(errno.EEXIST)
             if isinstance(node, Folder) and inside(target, node):
                 raise Refused(errno.EINVAL)
             self._add(target, new_name, copied(node))
