@@ -31,7 +31,20 @@ from archivia_fs.types import (
     UploadRecord,
     User,
 )
-from catalog import consistency, journal, locks, namespace, properties, reads, revisions, trees, upkeep, users
+from catalog import (
+    consistency,
+    documents,
+    journal,
+    locks,
+    namespace,
+    properties,
+    reads,
+    revisions,
+    trees,
+    upkeep,
+    users,
+)
+from catalog.documents import Below, DocumentState
 from catalog.engine import BUSY_TIMEOUT, open_engine
 from catalog.feed import Feed, last_seq
 from catalog.gateways import Presence
@@ -44,7 +57,7 @@ from catalog.session import Session
 from catalog.upkeep import Freed
 from catalog.writer import Writer
 
-__all__ = ["Catalog", "Counts", "Freed", "Listing", "NewInode"]
+__all__ = ["Below", "Catalog", "Counts", "DocumentState", "Freed", "Listing", "NewInode"]
 
 STATFS_SECONDS = 30.0  # how long the sums are remembered
 ORPHAN_SECONDS = 3600  # inodes without a name that are older belong to no living gateway
@@ -124,6 +137,10 @@ class Catalog:
     def revision(self, revision_id: RevisionId) -> Revision:
         """With its parts. Raises NotFound."""
         return self._readers.read(lambda c: revisions.get(c, revision_id))
+
+    def document(self, ino: InodeNo, each: Callable[[Below], None]) -> DocumentState:
+        """A folder with everything under it, in one snapshot: `each` gets it, folders first. Raises NotFound."""
+        return self._readers.read(lambda c: documents.read(c, ino, each))
 
     def statfs(self) -> tuple[int, int]:
         """(bytes stored in revisions in use, number of inodes), at most 30 seconds old."""

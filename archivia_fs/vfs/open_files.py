@@ -117,14 +117,16 @@ class OpenFiles:
 
     def revision_of(self, stat: Stat) -> Revision | None:
         """The revision behind a stat, without its parts; None for an empty file."""
-        if stat.revision is None:
-            return None
+        return None if stat.revision is None else self.revision(stat.revision)
+
+    def revision(self, revision_id: RevisionId) -> Revision:
+        """A revision without its parts, also one that no file has any more, until gc takes it. Raises NotFound."""
         with self._lock:
-            revision = self._revisions.get(stat.revision)
+            revision = self._revisions.get(revision_id)
             if revision is not None:
-                self._revisions.move_to_end(stat.revision)
+                self._revisions.move_to_end(revision_id)
                 return revision
-        return self._keep_revision(self._catalog.revision(stat.revision))
+        return self._keep_revision(self._catalog.revision(revision_id))
 
     def whole_revision_of(self, stat: Stat) -> Revision | None:
         """As revision_of, with its parts."""

@@ -42,6 +42,7 @@ from archivia_fs.types import (
     Lock,
     OpenFlags,
     RenameFlag,
+    RevisionId,
     Right,
     SetAttr,
     Stat,
@@ -351,6 +352,11 @@ class Vfs:
         stat = self._regular(ino)
         revision = self._files.revision_of(stat)
         return BytesContent(b"", stat.etag) if revision is None else RevisionContent(self._transfers, revision)
+
+    def revision(self, revision_id: RevisionId) -> Content:
+        """The bytes of a revision, whatever has become of its file, until gc takes them; for views, which know who may see
+        them. Close it. Raises NotFound."""
+        return RevisionContent(self._transfers, self._files.revision(revision_id))
 
     def variant(self, caller: Caller, ino: InodeNo, form: str) -> Stat:
         """Another form of a file that a view shows, such as a preview of 256 pixels; what is in the archive has none and stays
