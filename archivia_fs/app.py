@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from archivia_fs.config import ADMIN, Settings
 from archivia_fs.errors import ConfigError, Exists
-from archivia_fs.store.base import Capabilities
+from archivia_fs.store.base import Capabilities, ObjectStore
 from archivia_fs.store.durable import DurableStore
 from archivia_fs.store.embedded import EmbeddedStore
 from archivia_fs.store.s3 import S3Config, S3Store
@@ -27,6 +27,11 @@ from archivia_fs.types import Caller
 from archivia_fs.vfs.names import check_name
 from archivia_fs.vfs.passwords import hash_password
 from archivia_fs.vfs.vfs import Vfs, VfsOptions
+from archivia_fs.views.thumbnails.background import Background
+from archivia_fs.views.thumbnails.maker import Maker
+from archivia_fs.views.thumbnails.pool import Pool
+from archivia_fs.views.thumbnails.service import Previews
+from archivia_fs.views.thumbnails.view import ThumbnailsView
 from catalog.catalog import Catalog
 from catalog.namespace import NewInode
 
@@ -81,17 +86,31 @@ class Gateway:
         settings = self.settings
         make_home(settings)
         store, _ = self._enter(open_store(settings))
-        stacked = stack(store)
+        plain = stacked = stack(store)
         if settings.embedded_store:
-            stacked = DurableStore(stacked, EmbeddedStore(settings.home).data)
+            stacked = DurableStore(plain, EmbeddedStore(settings.home).data)
         self.capabilities = stacked.probe()
         self.store = stacked
         self.catalog = Catalog.open(settings.catalog)
         self._undo.append(self.catalog.close)
         self.catalog.forget_orphans()
         self.first_user = first_start(self.catalog, settings)
-        self.vfs = Vfs(self.catalog, stacked, VfsOptions(spill_dir=settings.spill_dir, memory=settings.memory))
+        background = self._start_previews(plain)
+        options = VfsOptions(spill_dir=settings.spill_dir, memory=settings.memory)
+        self.vfs = Vfs(self.catalog, stacked, options, [ThumbnailsView(self.previews, background.later)])
         self._undo.append(self.vfs.close)
+        self.vfs.subscribe(background.on_effects)
+
+    def _start_previews(self, store: ObjectStore) -> Background:
+        """Previews can be made again, so their `store` need not survive a power cut."""
+        pool = Pool()
+        self.previews = Previews(
+            self.catalog.previews, self.catalog, store, Maker(pool), cache_bytes=self.settings.memory // 16
+        )
+        background = Background(self.previews, pool, self.catalog.parents, self.catalog.origin)
+        self._undo.append(background.close)
+        background.start()
+        return background
 
     def _enter(self, room: contextlib.AbstractContextManager[Room]) -> Room:
         inside = room.__enter__()

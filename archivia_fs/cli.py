@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 import typer.main
 
-from archivia_fs.commands import about, accounts, doctor, doors, imports, maintenance, state, stores, unmounting
+from archivia_fs.commands import about, accounts, doctor, doors, imports, maintenance, state, stores, unmounting, views
 from archivia_fs.commands.common import err, out, shared_options
 from archivia_fs.errors import Busy, CatalogError, FsError, MountError, NoSpace, StoreError
 
@@ -37,6 +37,7 @@ for module in (
     accounts,
     stores,
     maintenance,
+    views,
     doctor,
     about,
 ):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from http import HTTPStatus
+from urllib.parse import parse_qs
 
 from typing_extensions import Buffer
 
@@ -48,6 +49,9 @@ class DriveServer(NameMethods):
         node = self._existing(environ)
         if not isinstance(node, File):
             fail(HTTPStatus.METHOD_NOT_ALLOWED, "A folder has no content; ask with PROPFIND, or a browser.")
+        size = parse_qs(environ.get("QUERY_STRING", "")).get("size")
+        if size:  # of a preview: /Thumbnails/a/b.dng.jpg?size=256
+            node.stat = self._vfs.variant(node.caller, node.stat.ino, size[-1])
         return node
 
     def _start(self, start_response: StartResponse, file: File, size: int, etag: str, span: Span | None) -> None:

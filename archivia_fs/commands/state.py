@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
+GREY_MAX = 20  # pictures without a preview that are told by name
 _INODE = "inode "  # how the journal names an upload for an open file; its path may change meanwhile
 _KINDS = {"is_dir": "folder", "is_symlink": "symbolic link"}
 
@@ -44,6 +45,17 @@ class Upload:
     bytes: int
     since: str
     alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Grey:
+    """A picture that could not be decoded. `again_at`: RFC 3339, "" for not with this `decoder`."""
+
+    path: str
+    reason: str
+    attempts: int
+    again_at: str
+    decoder: str
 
 
 @commands.command()
@@ -64,7 +76,11 @@ def status(
         print_json(facts)
         return
     uploads: Sequence[Upload] = facts.pop("uploads", ())
+    grey: Sequence[Grey] = facts.pop("previews_failed", ())
     print_facts({name: _words(name, value) for name, value in facts.items()}, as_json=False)
+    for picture in grey:
+        again = f"; again at {picture.again_at}" if picture.again_at else ""
+        out.print(f"no preview  {shown(picture.path)}  {picture.reason} ({picture.attempts} tries{again})")
     for each in uploads:
         state = "" if each.alive else "  interrupted; send it again to go on"
         out.print(f"uploading  {shown(each.target)}  {size_text(each.bytes)} so far, since {each.since}{state}")
@@ -83,7 +99,26 @@ def _whole(ctx: typer.Context, catalog: Catalog) -> dict[str, Any]:
         "checksums_pending": counts.checksums_pending,
         "store": "embedded" if settings.embedded_store else settings.s3_endpoint,
         "mounts": [str(mount.path) for mount in mountpoint.mounts() if mount.fstype == mountpoint.FSTYPE],
+        **_previews(catalog),
         "uploads": _uploads(catalog),
+    }
+
+
+def _previews(catalog: Catalog) -> dict[str, Any]:
+    from catalog.previews import PreviewState
+
+    counts = catalog.previews.counts()
+    grey = [
+        Grey(
+            next(iter(catalog.revision_paths(each.revision, 1)), f"revision {each.revision}"), each.reason, each.attempts,
+            "" if each.retry_ns is None else _time(each.retry_ns), each.decoder,
+        )
+        for each in catalog.previews.failed(GREY_MAX)
+    ]  # fmt: skip
+    return {
+        "previews": counts.get(PreviewState.EMBEDDED, 0) + counts.get(PreviewState.DECODED, 0),
+        "previews_grey": counts.get(PreviewState.PLACEHOLDER, 0),
+        "previews_failed": grey,
     }
 
 

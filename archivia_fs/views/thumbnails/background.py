@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 QUEUE_MAX = 10_000  # files; 2 MB of memory
 TRIM_SECONDS = 30.0  # between looks for idle decoders
+CHECK_SECONDS = 3.0
 REST_SECONDS = 1.0  # when the store or the decoders cannot take more
 
 # Only whether it is worth a look: on a mount with a source tree nothing is read. What is opened is judged by its content.
@@ -87,7 +88,7 @@ class Background:
         self._thread = threading.Thread(target=self._run, name="thumbnails", daemon=True)
 
     def start(self) -> None:
-        """Begin; a decoder is started, which says whether it can."""
+        """Begin. Soon a decoder is started, which says whether it can."""
         self._thread.start()
 
     def on_effects(self, effects: Effects) -> None:
@@ -110,10 +111,11 @@ class Background:
             return self._changed.wait_for(lambda: not (self._new or self._slow or self._working), timeout)
 
     def close(self) -> None:
-        """Finish the one that is being made, forget the others. The pool is closed by its owner."""
+        """End the decoders, forget what waits."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+        self._pool.close()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -125,8 +127,11 @@ class Background:
                 self._changed.notify_all()
 
     def _run(self) -> None:
+        with self._changed:  # a command that is done in a moment starts no process
+            self._changed.wait_for(lambda: self._new or self._closing, CHECK_SECONDS)
         try:
-            self._pool.check()
+            if not self._closing:
+                self._pool.check()
         except FsError as error:
             log.warning("No picture can be decoded, grey ones are shown: %s", error)
         while (item := self._next()) is not None:

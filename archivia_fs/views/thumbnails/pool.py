@@ -35,6 +35,7 @@ IDLE_SECONDS = 60.0  # then its memory is more useful elsewhere
 ANSWER_MAX = 8 * 1024**2  # bytes; three JPEGs of at most 1200x1200 have 2
 STEP = 1024**2  # bytes copied at once
 
+CLOSING = "The gateway is shutting down."
 _HEADER_SIZE = 8
 _ROOT = Path(__file__).parents[3]
 _BOOT = """
@@ -182,8 +183,10 @@ class Pool:
             worker = self._take()
             try:
                 made = worker.decode(job, picture, self._seconds)
-            except BaseException:  # who met a broken picture does not see another one
+            except BaseException as error:  # who met a broken picture does not see another one
                 self._end(worker)
+                if self._closed and isinstance(error, DecoderDied):
+                    raise Busy(CLOSING) from error
                 raise
             self._give_back(worker)
             return made
@@ -210,7 +213,7 @@ class Pool:
             each.end()
 
     def close(self) -> None:
-        """End all workers; who waits for one gets DecoderDied."""
+        """End all workers; who waits for one gets Busy, which is no failure of the picture."""
         with self._lock:
             self._closed = True
             workers = [*self._idle, *self._busy]
@@ -239,15 +242,18 @@ class Pool:
     def _take(self) -> Worker:
         with self._lock:
             if self._closed:
-                raise DecoderDied("The gateway is shutting down.")
+                raise Busy(CLOSING)
             worker = self._idle.pop() if self._idle else None
             if worker is not None:
                 self._busy.add(worker)
                 return worker
         worker = Worker()
         with self._lock:
+            closed, first, self._told = self._closed, not self._told, True
             self._busy.add(worker)
-            first, self._told = not self._told, True
+        if closed:
+            self._end(worker)
+            raise Busy(CLOSING)
         if first:
             log.info("Pictures are decoded in a process with %s", ", ".join(worker.hello["layers"]))
         return worker
