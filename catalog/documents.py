@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, select
+from sqlalchemy import Connection, bindparam, select
 
 from archivia_fs.errors import NotFound
 from archivia_fs.types import ROOT_INODE, InodeNo, RevisionId, Stat
@@ -22,7 +22,7 @@ from catalog.rows import chunks
 DEPTH_MAX = 10_000  # folders above a document, before it is taken for a circle
 
 _SEQ = select(archive.c.next_seq - 1)
-_BELOW = (
+_BELOW: Any = (
     select(
         dentries.c.parent, dentries.c.name, inodes.c.ino, inodes.c.mode, inodes.c.size, inodes.c.mtime_ns,
         inodes.c.revision, revisions.c.sha256, revisions.c.crc32, previews.c.facts,
@@ -80,7 +80,7 @@ def read(connection: Connection, ino: InodeNo, each: Callable[[Below], None]) ->
             inos: list[InodeNo] = []
             for chunk in chunks(folders):
                 for row in connection.execute(_BELOW, {"parents": chunk}):
-                    below = _below(row)
+                    below = Below(*row)
                     each(below)
                     inos.append(below.ino)
                     if below.mode & 0o170000 == 0o040000:  # S_IFMT, S_IFDIR
@@ -91,10 +91,6 @@ def read(connection: Connection, ino: InodeNo, each: Callable[[Below], None]) ->
             folders = found
         own = {name: bytes(value) for name, value in connection.execute(_OWN, {"ino": ino})}
     return DocumentState(seq, top, path, own, described)
-
-
-def _below(row: Row[Any]) -> Below:
-    return Below(*row)
 
 
 def _path(connection: Connection, ino: InodeNo) -> Sequence[tuple[InodeNo, str]]:
