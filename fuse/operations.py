@@ -34,7 +34,7 @@ from pyfuse3 import (
 )
 
 from archivia_fs.errors import FsError, NotFound
-from archivia_fs.types import Caller, Entry, InodeNo, OpenFlags, RenameFlag, Stat
+from archivia_fs.types import FIRST_VIEW_INODE, Caller, Entry, InodeNo, OpenFlags, RenameFlag, Stat
 from fuse.bridge import Bridge, handler
 from fuse.convert import (
     LONG_TIMEOUT,
@@ -108,7 +108,8 @@ class Operations(pyfuse3.Operations):
         try:
             stat = self._vfs.lookup_nowait(caller, parent, text)
             if stat is None:
-                stat = await self._bridge.metadata(self._vfs.lookup, caller, parent, text)
+                lane = self._bridge.data if parent >= FIRST_VIEW_INODE else self._bridge.metadata  # a view may compute
+                stat = await lane(self._vfs.lookup, caller, parent, text)
         except NotFound:
             return absent()
         return self._entry(stat, parent, text)
@@ -272,7 +273,8 @@ class Operations(pyfuse3.Operations):
     @handler
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         ino, how = self._root.inward(inode), open_flags(flags)
-        lane = self._bridge.data if how & OpenFlags.TRUNCATE else self._bridge.metadata  # truncating waits for writers
+        waits = how & OpenFlags.TRUNCATE or ino >= FIRST_VIEW_INODE  # for writers; for what a view has to compute
+        lane = self._bridge.data if waits else self._bridge.metadata
         handle = await lane(self._vfs.open, self._caller(ctx), ino, how)
         return self._open(handle, how)
 

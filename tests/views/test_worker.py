@@ -199,7 +199,7 @@ def test_hostile_bytes_are_an_error_and_the_next_picture_works(pool: Pool, name:
 
 def test_memory_is_bounded(pool: Pool) -> None:
     """500 megapixels are refused for their memory, not for their number: a progressive JPEG keeps all coefficients."""
-    data = jpeg(64, 48, progressive=True)
+    data = jpeg(64, 48, progressive=True, subsampling=0)
     frame = data.index(b"\xff\xc2")
     data = data[: frame + 5] + (22_000).to_bytes(2, "big") + (22_000).to_bytes(2, "big") + data[frame + 9 :]
     with pytest.raises(BadPicture):
@@ -253,6 +253,18 @@ def test_the_queue_is_bounded() -> None:
         pool.close()
 
 
+def test_closing_is_no_failure_of_the_picture() -> None:
+    pool = Pool(1)
+    pool.check()
+    os.kill(pool.workers()[0], signal.SIGSTOP)
+    closer = threading.Timer(0.2, pool.close)
+    closer.start()
+    assert _outcome(pool) == "Busy"
+    closer.join()
+    assert _outcome(pool) == "Busy"
+    assert pool.workers() == []
+
+
 def _outcome(pool: Pool) -> str:
     try:
         made(pool, jpeg(64, 48), Job("jpeg"))
@@ -274,7 +286,8 @@ def test_a_worker_has_nothing_but_its_socket(pool: Pool, monkeypatch: pytest.Mon
     assert opened == ["/dev/null", "/dev/null", "/dev/null", "socket"]
     limits = (process / "limits").read_text()
     assert [line.split()[3:5] for line in limits.splitlines() if line.startswith("Max open files")] == [["16", "16"]]
-    assert int(next(line for line in limits.splitlines() if "address space" in line).split()[3]) < 4 * 1024**3
+    assert int(next(line for line in limits.splitlines() if "address space" in line).split()[3]) < 5 * 1024**3
+    assert (process / "oom_score_adj").read_text() == "1000\n"
 
 
 TRIALS = """

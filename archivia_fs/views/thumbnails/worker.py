@@ -17,6 +17,7 @@ import os
 import socket
 import struct
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy
@@ -27,10 +28,10 @@ from archivia_fs.views.thumbnails import SIDES, icc, sandbox
 from archivia_fs.views.thumbnails.ifd import ColourSpace
 
 QUALITY = 85
-MEMORY = 1024**3  # bytes of address space beyond the file itself; 150 megapixels of raw data need 0.75 of it
+MEMORY = 3 * 1024**3 // 2  # bytes of address space beyond the file itself; 150 megapixels of raw data need half of it
 CPU_SECONDS = 20
 FILES = 16  # descriptors
-PIXELS_MAX = 150_000_000
+PIXELS_MAX = 200_000_000  # the largest sensors have 151
 JPEG_PIXELS_MAX = 500_000_000  # these are scaled down while they are decoded
 ENOUGH = 1000  # pixels of the longer side: a preview inside a raw file that is as large is taken
 LIBRAW_MIN = (0, 22, 2)  # older ones write beyond their buffers on crafted DNGs (CVE-2026-21413 and others)
@@ -76,6 +77,8 @@ def start() -> tuple[dict[str, Any], int]:
     if tuple(rawpy.libraw_version) < LIBRAW_MIN:
         raise RuntimeError(f"LibRaw {rawpy.libraw_version} has known holes; install a rawpy with {LIBRAW_MIN} or newer")
     os.nice(5)
+    with contextlib.suppress(OSError):  # if the machine runs out of memory, this process goes, and not the gateway
+        Path("/proc/self/oom_score_adj").write_text("1000")
     try:
         import pillow_heif
 
