@@ -70,7 +70,9 @@ def ask(server: WebDavServer, method: str, body: str) -> tuple[int, str]:
 
 
 def test_a_file_tells_whether_it_is_safe(mount: FuseMount, server: WebDavServer) -> None:
-    """Both doors tell for every file whether it is stored, uploading or checksum-pending, and its checksums."""
+    """[D14] Both doors tell for every file whether it is stored, uploading or checksum-pending, and its checksums.
+    [D12] An edited file's CRC-32 is known at once; its SHA-256 is pending until `archivia-fs scrub` has read it.
+    """
     path = mount.path / "a.dng"
     data = bytes(range(256)) * 100_000  # 25.6 MB: several parts
     path.write_bytes(data)

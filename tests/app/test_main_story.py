@@ -24,6 +24,9 @@ def roll(tmp_path: Path) -> Path:
 
 
 def test_in_by_rsync_out_by_webdav_and_found_again(drive: Drive, roll: Path) -> None:
+    """[D1] `close()`, `fsync()` and a 2xx answer mean: every byte is stored, verified by checksum or size, and named in the
+    catalog.
+    """
     target = drive.mount / "Documents/archive/1927 Expedition"
     subprocess.run(["rsync", "-a", f"{roll}/", f"{target}/"], check=True, timeout=60)
     again = subprocess.run(
@@ -44,7 +47,9 @@ def test_in_by_rsync_out_by_webdav_and_found_again(drive: Drive, roll: Path) -> 
 
 
 def test_a_kill_in_the_middle_of_a_write_leaves_the_old_content(drive: Drive, tmp_path: Path) -> None:
-    """SIGKILL at any moment of a write leaves the old content, readable, and the next start recovers the mountpoint."""
+    """SIGKILL at any moment of a write leaves the old content, readable, and the next start recovers the mountpoint.
+    [D3] SIGKILL of the gateway at any moment of a write leaves the old content, readable.
+    """
     file = drive.mount / "Documents/archive/master.dng"
     file.write_bytes(b"the old content")
     with file.open("r+b", buffering=0) as handle:

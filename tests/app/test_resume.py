@@ -64,7 +64,7 @@ def state(path: Path, word: str) -> str:
 
 @pytest.mark.timeout(180)
 def test_a_killed_gateway_goes_on_where_it_was(drive: Drive, master: bytes, tmp_path: Path) -> None:
-    """What a dead gateway had stored is taken over by whoever sends the same bytes again, through any door."""
+    """[D13] What a dead gateway had stored is taken over by whoever sends the same bytes again, through any door."""
     source = tmp_path / "master.dng"
     source.write_bytes(master)
     with begin_put(drive, master):

@@ -35,7 +35,10 @@ def unwritten(path: Path) -> int:
 
 
 def test_what_survives_a_power_cut_and_when(tmp_path: Path) -> None:
-    """Committed bytes at once; names and attributes with them, at a sync, or after a second."""
+    """Committed bytes at once; names and attributes with them, at a sync, or after a second.
+    [N7] Names and attributes survive a crash of the gateway at once, and a power cut after fsync(2) of a folder, with the next
+    committed bytes, or after a second.
+    """
     catalog, log = Catalog.open(f"sqlite:///{tmp_path}/catalog.db"), tmp_path / "catalog.db-wal"
     try:
         ino = file(catalog, "a.dng")

@@ -22,6 +22,7 @@ def test_our_changes_are_told_before_the_call_returns(catalog: Catalog) -> None:
 
 
 def test_another_process_is_heard_soon(catalog: Catalog, url: str) -> None:
+    """[C2] What another process commits to the same catalog is seen within 250 ms."""
     other = Catalog.open(url, poll_interval=0.02)
     try:
         heard, other_heard = Heard(catalog), Heard(other)

@@ -113,6 +113,7 @@ def test_both_spellings_are_one_file(catalog: Catalog, first: str, second: str) 
 
 
 def test_inode_numbers_are_never_used_again(catalog: Catalog) -> None:
+    """[C3] An inode number is never used twice."""
     first = file(catalog, "a")
     catalog.unlink(D, "a")
     catalog.forget([first])

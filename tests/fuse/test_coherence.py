@@ -16,6 +16,7 @@ from tests.fuse.toy import ROOT, SELF, ToyVfs
 
 
 def test_size_attributes_and_bytes_are_there_when_the_other_door_has_its_answer(vfs: ToyVfs, mount: Path) -> None:
+    """[C1] What one door commits, the other shows at once: names, size, bytes and ETag, the kernel's caches included."""
     ino = vfs.add("/a", b"one")
     time.sleep(0)
     for round_ in range(50):

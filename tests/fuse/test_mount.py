@@ -123,7 +123,9 @@ mapping[4096:4099] = b"new"
 
 
 def test_bytes_written_through_a_mapping_after_close_are_committed(vfs: ToyVfs, mount: Path) -> None:
-    """In another process: a page fault holds the GIL, which the mount's thread needs to answer it."""
+    """In another process: a page fault holds the GIL, which the mount's thread needs to answer it.
+    [O6] Bytes written through mmap after `close()` are committed when the last reference goes; an error then is only in the log.
+    """
     ino = vfs.add("/a", b"x" * 8192)
     subprocess.run([sys.executable, "-c", MAPPING, str(mount / "a")], check=True, timeout=20)
     eventually(lambda: vfs.data[ino][4096:4099] == b"new")
@@ -223,6 +225,7 @@ def test_a_subtree_that_is_no_folder_is_refused(vfs: ToyVfs, tmp_path: Path, sub
 
 
 def test_xattrs_are_off_unless_asked_for(vfs: ToyVfs, mount: Path) -> None:
+    """[R2] Extended attributes on a mount are ENOSYS unless it is mounted with `--xattr`."""
     (mount / "a").touch()
     with pytest.raises(OSError) as caught:
         os.setxattr(mount / "a", "user.title", b"x")

@@ -46,6 +46,7 @@ def unwritten_pages(folder: Path) -> int:
     tuple(map(int, platform.release().split(".")[:2])) < (6, 5), reason="cachestat(2), which tells, came with Linux 6.5"
 )
 def test_an_acknowledged_object_is_on_the_disk(tmp_path: Path) -> None:
+    """[D8] What was acknowledged survives a power cut; the embedded store's disk is flushed before the catalog says stored."""
     with seaweedfs(tmp_path) as server:
         plain = S3Store(S3Config(server.endpoint, server.bucket, server.access_key, server.secret_key))
         store = DurableStore(plain, tmp_path)

@@ -72,7 +72,7 @@ def test_intervals_against_a_set() -> None:
 
 
 def test_parts_are_legal_and_reach_5_tib() -> None:
-    """Parts of legal sizes always cover 5 TiB in 10,000, and any announced size in no more than that."""
+    """[L5] Parts of legal sizes always cover 5 TiB in 10,000, and any announced size in no more than that."""
     plan, chance = UploadPlan(), random.Random(4)
     sizes = [plan.part_size(number) for number in range(1, PARTS_MAX + 1)]
     assert all(PART_SIZE_MIN <= size <= PART_SIZE_MAX for size in sizes)
@@ -91,7 +91,7 @@ def test_parts_are_legal_and_reach_5_tib() -> None:
 
 
 def test_names() -> None:
-    """Any UTF-8 name of 1 to 255 bytes is accepted, except `.`, `..` and names with `/` or NUL."""
+    """[N1] Any UTF-8 name of 1 to 255 bytes is accepted, except `.`, `..` and names with `/` or NUL."""
     chance = random.Random(5)
     for _ in range(3000):
         name = "".join(chance.choice("aä€😀 .-\n\t\\:*?") for _ in range(chance.randrange(1, 130)))

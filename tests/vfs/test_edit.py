@@ -91,7 +91,7 @@ def data() -> bytes:
     [0, 1, 5 * MIB - 1, 8 * MIB - 2048, 50 * MIB + 77, SIZE - 12 * MIB, SIZE - 10 * MIB, SIZE - 6 * MIB, SIZE - 4096],
 )
 def test_changing_4_kib_moves_at_most_16_mib(bench: Bench, data: bytes, offset: int) -> None:
-    """A change of 4 KiB in a large file moves at most 16 MiB to and from the store, wherever it is."""
+    """[D11] A change of 4 KiB in a large file moves at most 16 MiB to and from the store, wherever it is."""
     base = bench.stored(data)
     writer = Writer(bench.transfers, base, "a test")
     change = random.Random(2).randbytes(4096)
