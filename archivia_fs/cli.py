@@ -17,7 +17,19 @@ from typing import Annotated, Any
 import typer
 import typer.main
 
-from archivia_fs.commands import about, accounts, doctor, doors, imports, maintenance, state, stores, unmounting, views
+from archivia_fs.commands import (
+    about,
+    accounts,
+    describe,
+    doctor,
+    doors,
+    imports,
+    maintenance,
+    state,
+    stores,
+    unmounting,
+    views,
+)
 from archivia_fs.commands.common import err, out, shared_options
 from archivia_fs.errors import Busy, CatalogError, FsError, MountError, NoSpace, StoreError
 
@@ -38,6 +50,7 @@ for module in (
     stores,
     maintenance,
     views,
+    describe,
     doctor,
     about,
 ):

@@ -126,7 +126,7 @@ def _one(catalog: Catalog, path: str) -> dict[str, Any]:
     from archivia_fs.vfs.handle import target_of
     from archivia_fs.vfs.safety import state_of
 
-    stat = _resolve(catalog, path)
+    stat = resolve(catalog, path)
     if not stat.is_file:
         kind = next((text for test, text in _KINDS.items() if getattr(stat, test)), "special file")
         return {"path": path, "kind": kind, "state": "stored", "since": _time(stat.ctime_ns)}
@@ -146,8 +146,8 @@ def _one(catalog: Catalog, path: str) -> dict[str, Any]:
     }
 
 
-def _resolve(catalog: Catalog, path: str) -> Stat:
-    """Raises NotFound, NotADirectory, InvalidName, NotUtf8, NameTooLong."""
+def resolve(catalog: Catalog, path: str) -> Stat:
+    """What a path names, from the catalog alone. Raises NotFound, NotADirectory, InvalidName, NotUtf8, NameTooLong."""
     from archivia_fs.vfs.names import check_name
 
     stat = catalog.stat(ROOT_INODE)
