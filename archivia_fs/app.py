@@ -108,7 +108,7 @@ class Gateway:
             self.catalog.previews, self.catalog, store, Maker(pool), cache_bytes=self.settings.memory // 16
         )
         background = Background(self.previews, pool, self.catalog.parents, self.catalog.origin)
-        self._undo.append(background.close)
+        self._undo += [background.close, pool.close]  # from behind: what is being decoded ends first
         background.start()
         return background
 

@@ -111,11 +111,10 @@ class Background:
             return self._changed.wait_for(lambda: not (self._new or self._slow or self._working), timeout)
 
     def close(self) -> None:
-        """End the decoders, forget what waits."""
+        """Finish the one that is being made (its owner closes the pool before, so that this is quick), forget the others."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._pool.close()
         if self._thread.is_alive():
             self._thread.join()
 

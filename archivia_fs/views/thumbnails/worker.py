@@ -28,6 +28,7 @@ from archivia_fs.views.thumbnails import SIDES, icc, sandbox
 from archivia_fs.views.thumbnails.ifd import ColourSpace
 
 QUALITY = 85
+FILTER = Image.Resampling.HAMMING  # as sharp as bicubic when scaling down; 24 ms from 1600 to 1200 pixels, Lanczos 51
 MEMORY = 3 * 1024**3 // 2  # bytes of address space beyond the file itself; 150 megapixels of raw data need half of it
 CPU_SECONDS = 20
 FILES = 16  # descriptors
@@ -130,9 +131,11 @@ def _shrink(image: Image.Image, orientation: int, space: ColourSpace) -> Sequenc
     if space is ColourSpace.UNKNOWN and exif.get_ifd(_INTEROPERABILITY).get(1) == "R03":
         space = ColourSpace.ADOBE_RGB  # DCF 2.0, "optional file"
     profile = image.info.get("icc_profile") or icc.profile(space)
-    image.draft(None, (2 * SIDES[-1], 2 * SIDES[-1]))
+    image.draft(
+        None, (SIDES[-1] * 5 // 4, SIDES[-1] * 5 // 4)
+    )  # JPEGs are scaled by 1/2, 1/4, 1/8 while they are decoded
     image = _eight_bits(image)
-    image.thumbnail((SIDES[-1], SIDES[-1]), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    image.thumbnail((SIDES[-1], SIDES[-1]), FILTER, reducing_gap=1.5)
     image = _srgb(image, profile)
     if orientation in _TURNS:
         image = image.transpose(_TURNS[orientation])
@@ -140,7 +143,7 @@ def _shrink(image: Image.Image, orientation: int, space: ColourSpace) -> Sequenc
         image = _upright(image, exif)
     made = []
     for side in reversed(SIDES):
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        image.thumbnail((side, side), FILTER)
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=QUALITY, exif=b"", icc_profile=None)
         made.append(buffer.getvalue())
