@@ -272,10 +272,13 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
-        ino, how = self._root.inward(inode), open_flags(flags)
+        ino, how, caller = self._root.inward(inode), open_flags(flags), self._caller(ctx)
+        handle = self._vfs.open_nowait(caller, ino, how)
+        if handle is not None:
+            return self._open(handle, how)
         waits = how & OpenFlags.TRUNCATE or ino >= FIRST_VIEW_INODE  # for writers; for what a view has to compute
         lane = self._bridge.data if waits else self._bridge.metadata
-        handle = await lane(self._vfs.open, self._caller(ctx), ino, how)
+        handle = await lane(self._vfs.open, caller, ino, how)
         return self._open(handle, how)
 
     @handler
@@ -350,12 +353,15 @@ class Operations(pyfuse3.Operations):
         """Nobody waits for it. What mmap wrote after close(2) is committed here."""
         file = self._files.pop(fh)
         ino = file.handle.ino
+        if file.writes:
+            self._writers[ino] -= 1
+            if not self._writers[ino]:
+                del self._writers[ino]
+        if not file.failed and file.handle.release_nowait():
+            return
         if not file.writes:
             await self._bridge.metadata(file.handle.release)
             return
-        self._writers[ino] -= 1
-        if not self._writers[ino]:
-            del self._writers[ino]
         with self._push.own_data(ino):
             await self._bridge.data(file.handle.release)
         if file.failed:

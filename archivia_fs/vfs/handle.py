@@ -53,6 +53,11 @@ class OpenFile:
         """Whether there are uncommitted bytes (or a failure the writer has not been told of)."""
         return self._writer is not None
 
+    @property
+    def failed(self) -> bool:
+        """Whether an upload failed and the file is not closed yet."""
+        return self._failure is not None
+
     def live(self, stat: Stat) -> Stat:
         """`stat` with the uncommitted size and mtime. Takes no lock."""
         writer = self._writer
@@ -145,6 +150,8 @@ class OpenFile:
                 self.commit()
         except FsError as error:
             log.error("Bytes written to inode %d after its close() are lost: %s", self.ino, error)  # noqa: TRY400
+        if self._writer is None and self._failure is None:
+            return
         with self.turn:
             if self._writer is not None:
                 self._writer.fail(keep_draft=isinstance(self._failure, CatalogError))
@@ -247,6 +254,13 @@ class FileHandle:
             if self._content is not None:
                 self._content.close()
             self._files.release(self._file)
+
+    def release_nowait(self) -> bool:
+        """As release, if nothing is uncommitted; else False, and nothing has happened."""
+        if self._file.dirty or self._file.failed:
+            return False
+        self.release()
+        return True
 
     def _need(self, flag: OpenFlags) -> None:
         if self._released or not self.flags & flag:

@@ -307,6 +307,16 @@ class Vfs:
         self._regular(ino)
         return self._files.open(ino, flags)
 
+    def open_nowait(self, caller: Caller, ino: InodeNo, flags: OpenFlags) -> AnyHandle | None:
+        """As open if memory can tell that it is allowed, and nothing has to be computed or cut off; else None."""
+        if is_view(ino) or flags & OpenFlags.TRUNCATE or ino in (ROOT_INODE, DOCUMENTS_INODE):
+            return None
+        right = Right.WRITE if flags & OpenFlags.WRITE else Right.READ
+        stat = self._tree.stat_nowait(ino)
+        if stat is None or not stat.is_file or not self._access.may_nowait(caller, ino, right):
+            return None
+        return self._files.open(ino, flags)
+
     def create(
         self, caller: Caller, parent: InodeNo, name: str, mode: int, flags: OpenFlags, *, exclusive: bool = True
     ) -> tuple[Stat, AnyHandle]:

@@ -50,5 +50,9 @@ class ViewHandle:
     def fsync(self) -> None:
         """Nothing is uncommitted."""
 
+    def release_nowait(self) -> bool:
+        """Never: a view may have to let go of much."""
+        return False
+
     def release(self) -> None:
         self._content.close()

@@ -77,6 +77,9 @@ class Handle:
 
     fsync = flush
 
+    def release_nowait(self) -> bool:
+        return False
+
     def release(self) -> None:
         if self.vfs.fail_flush is not None:
             self.vfs.dirty.pop(self.ino, None)
@@ -266,6 +269,9 @@ class ToyVfs:
                 self.children[parent][lookup_key(name)] = (name, there[1])
                 changes.append((ChangeKind.ENTRY_ADDED, there[1], parent, name))
             self.emit(*changes)
+
+    def open_nowait(self, caller: Caller, ino: InodeNo, flags: OpenFlags) -> Handle | None:
+        return None
 
     def open(self, caller: Caller, ino: InodeNo, flags: OpenFlags) -> Handle:
         self.calls["open"] += 1
