@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 SYSTEM_PACKAGES := fuse3 libfuse3-dev libmagic1 openssl pkg-config gcc libc6-dev python3-dev python3-venv
-TEST_PACKAGES := rsync curl davfs2 cadaver litmus postgresql attr
+TEST_PACKAGES := rsync curl davfs2 cadaver litmus postgresql attr git unzip 7zip libarchive-tools libimage-exiftool-perl
 BENCH_PACKAGES := s3fs
 
 .PHONY: help run setup setup-test test check bench lock clean
@@ -20,7 +20,7 @@ run: setup  ## start the drive: WebDAV on 127.0.0.1:8080 and a mount on ./archiv
 
 setup: $(VENV)/.ready  ## install what is missing into .venv
 
-$(VENV)/.ready: requirements.lock pyproject.toml
+$(VENV)/.ready: requirements.lock pyproject.toml Makefile
 	@$(call install_packages,$(SYSTEM_PACKAGES))
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
@@ -29,9 +29,10 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 
 setup-test: $(VENV)/.ready-test
 
-$(VENV)/.ready-test: $(VENV)/.ready requirements-dev.lock
+$(VENV)/.ready-test: $(VENV)/.ready requirements-dev.lock requirements-xsd.lock
 	@$(call install_packages,$(TEST_PACKAGES))
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r requirements-xsd.lock
 	touch $@
 
 check: setup-test  ## ruff, mypy --strict, the contracts between the rooms
