@@ -107,7 +107,7 @@ class Gateway:
         self.previews = Previews(
             self.catalog.previews, self.catalog, store, Maker(pool), cache_bytes=self.settings.memory // 16
         )
-        background = Background(self.previews, pool, self.catalog.parents, self.catalog.origin)
+        background = Background(self.previews, pool, self.catalog, self.catalog.origin)
         self._undo += [background.close, pool.close]  # from behind: what is being decoded ends first
         background.start()
         return background

@@ -79,7 +79,7 @@ class Drive:
         self.store = CountingStore()
         self.maker = CountingMaker(pool)
         self.previews = Previews(self.catalog.previews, self.catalog, self.store, self.maker)
-        self.background = Background(self.previews, pool, self.catalog.parents, self.catalog.origin)
+        self.background = Background(self.previews, pool, self.catalog, self.catalog.origin, settle=0.2)
         view = ThumbnailsView(self.previews, self.background.later)
         options = VfsOptions(path / "spill", memory=32 * 1024**2, spill_limit=1024**2)
         self.vfs = Vfs(self.catalog, self.store, options, views=[view])
@@ -366,6 +366,22 @@ def test_after_a_commit_they_are_there(drive: Drive) -> None:
     assert drive.maker.made == made == 4
 
 
+def test_a_file_that_is_still_written_is_not_decoded(drive: Drive) -> None:
+    """Each fsync commits a revision; only the last one is a whole picture."""
+    data = dng(raw=(640, 480)).whole()
+    drive.vfs.subscribe(drive.background.on_effects)
+    drive.background.start()
+    scans = drive.vfs.resolve(drive.caller, "/Documents/scans").ino
+    _, handle = drive.vfs.create(drive.caller, scans, "raw.dng", 0o644, OpenFlags.WRITE)
+    for at in range(0, len(data), 100_000):
+        handle.pwrite(at, data[at : at + 100_000])
+        handle.fsync()
+    handle.release()
+    assert drive.background.wait(30)
+    assert drive.catalog.previews.counts() == {PreviewState.DECODED: 1}
+    assert size_of(drive.read("/Thumbnails/scans/raw.dng.jpg")) == (640, 480)
+
+
 def test_a_listing_asks_for_what_is_missing(drive: Drive) -> None:
     drive.put("/Documents/scans/a.jpg", jpeg(300, 200))
     drive.background.start()
@@ -375,7 +391,7 @@ def test_a_listing_asks_for_what_is_missing(drive: Drive) -> None:
 
 
 def test_the_queue_forgets_what_is_too_much(drive: Drive, pool: Pool) -> None:
-    background = Background(drive.previews, pool, drive.catalog.parents, drive.catalog.origin, queue_max=3)
+    background = Background(drive.previews, pool, drive.catalog, drive.catalog.origin, queue_max=3)
     background.later(RevisionId(f"r{index}") for index in range(100))
     assert len(background._new) == 3
     background.start()
@@ -384,7 +400,7 @@ def test_the_queue_forgets_what_is_too_much(drive: Drive, pool: Pool) -> None:
 
 
 def test_others_make_the_previews_of_what_they_commit(drive: Drive, pool: Pool) -> None:
-    background = Background(drive.previews, pool, drive.catalog.parents, "another gateway")
+    background = Background(drive.previews, pool, drive.catalog, "another gateway")
     drive.vfs.subscribe(background.on_effects)
     drive.put("/Documents/scans/a.jpg", jpeg(300, 200))
     assert not background._new

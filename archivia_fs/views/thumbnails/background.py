@@ -1,4 +1,5 @@
-"""Previews before anybody asks: after each commit, those inside the files at once, the slow ones when nothing else waits.
+"""Previews before anybody asks: after each commit, those inside the files at once, the slow ones when nothing else waits and
+the file has been left alone for a while (who writes with many fsyncs makes many revisions, none of them a whole picture).
 
 Owns: two bounded queues and a thread. Used by: app, view. Threading: `on_effects` and `later` from any thread, quickly; one thread
 works. What does not fit into the queues is forgotten: it is made when somebody opens it.
@@ -8,12 +9,14 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from archivia_fs.errors import FsError, StoreError
-from archivia_fs.types import ChangeKind, Effects, InodeNo, RevisionId
+from archivia_fs.types import ChangeKind, Effects, InodeNo, RevisionId, Stat
 from archivia_fs.views.thumbnails.pool import Pool
 from archivia_fs.views.thumbnails.service import Previews
 
@@ -21,6 +24,7 @@ log = logging.getLogger(__name__)
 
 QUEUE_MAX = 10_000  # files; 2 MB of memory
 TRIM_SECONDS = 30.0  # between looks for idle decoders
+SETTLE_SECONDS = 5.0
 CHECK_SECONDS = 3.0
 REST_SECONDS = 1.0  # when the store or the decoders cannot take more
 
@@ -50,7 +54,12 @@ _LIKELY = frozenset(
     }
 )
 
-Names = Callable[[InodeNo], Sequence[tuple[InodeNo, str]]]
+
+class Inodes(Protocol):
+    """What the catalog knows of inodes (catalog.Catalog)."""
+
+    def stat(self, ino: InodeNo) -> Stat: ...
+    def parents(self, ino: InodeNo) -> Sequence[tuple[InodeNo, str]]: ...
 
 
 def is_likely(name: str) -> bool:
@@ -61,27 +70,32 @@ def is_likely(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """`ino` None: its name has been looked at. `slow`: it takes long, and now is the time."""
+    """`ino` None: whoever asks for it knows that it is wanted. `named`: its name is likely. `due`: when the slow way may be
+    gone, in seconds of the monotonic clock; 0.0 if it is not known yet that it is slow."""
 
     revision: RevisionId
-    ino: InodeNo | None
-    slow: bool = False
+    ino: InodeNo | None = None
+    named: bool = True
+    due: float = 0.0
 
 
 class Background:
-    """`origin`: this gateway in the changes it commits; those of others are left to them. `names` tells an inode's names."""
+    """`origin`: this gateway in the changes it commits; those of others are left to them. `settle`: seconds that a file is left
+    alone before its picture is decoded."""
 
     def __init__(
-        self, previews: Previews, pool: Pool, names: Names, origin: str, *, queue_max: int = QUEUE_MAX
-    ) -> None:
+        self, previews: Previews, pool: Pool, inodes: Inodes, origin: str, *, queue_max: int = QUEUE_MAX,
+        settle: float = SETTLE_SECONDS,
+    ) -> None:  # fmt: skip
         self._previews = previews
         self._pool = pool
-        self._names = names
+        self._inodes = inodes
         self._origin = origin
         self._queue_max = queue_max
+        self._settle = settle
         self._changed = threading.Condition()
         self._new: deque[_Item] = deque()
-        self._slow: deque[RevisionId] = deque()
+        self._slow: deque[_Item] = deque()
         self._waiting: set[RevisionId] = set()
         self._working = False
         self._closing = False
@@ -98,12 +112,12 @@ class Background:
             if change.origin == self._origin and change.kind in (ChangeKind.DATA, ChangeKind.ENTRY_ADDED):
                 revision = revisions.get(change.ino)
                 if revision is not None and (change.name is None or is_likely(change.name)):
-                    self._put(_Item(revision, change.ino if change.name is None else None))
+                    self._put(_Item(revision, change.ino, named=change.name is not None))
 
     def later(self, revisions: Iterable[RevisionId]) -> None:
         """Make these when there is time."""
         for revision in revisions:
-            self._put(_Item(revision, None))
+            self._put(_Item(revision))
 
     def wait(self, timeout: float) -> bool:
         """Whether all that was asked for is done, within so many seconds."""
@@ -150,12 +164,14 @@ class Background:
             self._working = False
             self._changed.notify_all()
             while not self._closing:
+                now = time.monotonic()
                 if self._new:
                     item = self._new.popleft()
-                elif self._slow:
-                    item = _Item(self._slow.popleft(), None, slow=True)
+                elif self._slow and self._slow[0].due <= now:
+                    item = self._slow.popleft()
                 else:
-                    if not self._changed.wait(TRIM_SECONDS):
+                    idle = not self._changed.wait(self._slow[0].due - now if self._slow else TRIM_SECONDS)
+                    if idle and not self._slow:
                         self._pool.trim()
                     continue
                 self._waiting.discard(item.revision)
@@ -164,18 +180,25 @@ class Background:
         return None
 
     def _work(self, item: _Item) -> None:
-        if item.ino is not None and not any(is_likely(name) for _, name in self._names(item.ino)):
+        if not self._is_likely(item):
             return
         if self._previews.is_settled(item.revision):
             return
+        if item.due and item.ino is not None and self._inodes.stat(item.ino).revision != item.revision:
+            return  # somebody wrote on, and that is waiting too
         look = self._previews.look(item.revision)
-        if look.quick or item.slow:
+        if look.quick or item.due:
             self._previews.ensure(item.revision, look)
             return
         with self._changed:
             if item.revision not in self._waiting:
                 self._waiting.add(item.revision)
-                self._slow.append(item.revision)
+                self._slow.append(replace(item, named=True, due=time.monotonic() + self._settle))
+
+    def _is_likely(self, item: _Item) -> bool:
+        if item.named or item.ino is None:
+            return True
+        return any(is_likely(name) for _, name in self._inodes.parents(item.ino))
 
     def _rest(self) -> None:
         with self._changed:

@@ -59,7 +59,7 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a file is. `facts` None: no picture. `ways` in the order of trying. `quick`: the first costs about 10 ms."""
+    """What a file is. `facts` None: no picture. `ways` in the order of trying."""
 
     facts: PictureFacts | None
     ways: Sequence[Way] = ()
@@ -67,7 +67,8 @@ class Look:
 
     @property
     def quick(self) -> bool:
-        return not self.ways or self.ways[0].state is PreviewState.EMBEDDED
+        """Whether it costs some 50 ms, and does not look like a file that is still being written."""
+        return self.facts is None or (bool(self.ways) and self.ways[0].state is PreviewState.EMBEDDED)
 
 
 @dataclass(frozen=True, slots=True)
