@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from typing_extensions import Buffer
 
@@ -22,12 +22,24 @@ from archivia_fs.errors import BadHandle, CatalogError, FsError
 from archivia_fs.types import InodeNo, OpenFlags, Revision, Stat
 from archivia_fs.vfs.reader import RevisionContent
 from archivia_fs.vfs.transfers import Transfers
+from archivia_fs.vfs.uploader import Draft
 from archivia_fs.vfs.writer import Writer
 
-if TYPE_CHECKING:
-    from archivia_fs.vfs.open_files import OpenFiles
-
 log = logging.getLogger(__name__)
+
+
+class Files(Protocol):
+    """What an open file asks of the registry it is in (see open_files)."""
+
+    def stat(self, ino: InodeNo) -> Stat: ...
+    def stat_nowait(self, ino: InodeNo) -> Stat | None: ...
+    def live(self, stat: Stat) -> Stat: ...
+    def revision_of(self, stat: Stat) -> Revision | None: ...
+    def whole_revision_of(self, stat: Stat) -> Revision | None: ...
+    def commit(self, ino: InodeNo, draft: Draft, mtime_ns: int | None) -> None: ...
+    def release(self, file: OpenFile) -> None: ...
+    def uploads_changed(self) -> None: ...
+    def sync(self) -> None: ...
 
 
 def target_of(ino: InodeNo) -> str:
@@ -38,7 +50,7 @@ def target_of(ino: InodeNo) -> str:
 class OpenFile:
     """An inode that is open in this process; one for all its handles."""
 
-    def __init__(self, files: OpenFiles, transfers: Transfers, ino: InodeNo) -> None:
+    def __init__(self, files: Files, transfers: Transfers, ino: InodeNo) -> None:
         self.ino = ino
         self.turn = threading.Lock()
         self.references = 0
@@ -183,7 +195,7 @@ class OpenFile:
 class FileHandle:
     """One open(2)."""
 
-    def __init__(self, files: OpenFiles, transfers: Transfers, file: OpenFile, flags: OpenFlags) -> None:
+    def __init__(self, files: Files, transfers: Transfers, file: OpenFile, flags: OpenFlags) -> None:
         self.ino = file.ino
         self.flags = flags
         self._files = files
