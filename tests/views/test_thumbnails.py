@@ -137,6 +137,8 @@ def size_of(data: bytes) -> tuple[int, int]:
 
 
 def test_a_picture_has_its_preview_beside_the_archive(drive: Drive) -> None:
+    """[T1] A picture has its preview at the same place under `/Thumbnails`, with `.jpg` behind its name.
+    [T2] A listing shows the previews that exist and waits for none; to look up one that does not exist makes it."""
     stat = drive.put(
         "/Documents/scans/page.dng", dng(previews=[jpeg(64, 48), jpeg(1600, 1200)]).whole(), 1_700_000_000 * 10**9
     )
@@ -201,6 +203,7 @@ def test_the_rights_are_those_of_the_picture(drive: Drive) -> None:
 
 
 def test_a_changed_picture_has_another_preview(drive: Drive) -> None:
+    """[T3] When a file changes, the preview of its old bytes is no longer shown."""
     drive.put("/Documents/scans/a.jpg", jpeg(300, 200))
     old = drive.vfs.resolve(drive.caller, "/Thumbnails/scans/a.jpg.jpg")
     before = drive.read("/Thumbnails/scans/a.jpg.jpg")
@@ -232,7 +235,9 @@ def test_renames_and_copies_cost_nothing(drive: Drive) -> None:
 
 
 def test_80_gb_are_not_pulled(drive: Drive) -> None:
-    """From the object of a sparse BigTIFF DNG, through the store: few bytes beside those of the preview."""
+    """From the object of a sparse BigTIFF DNG, through the store: few bytes beside those of the preview.
+
+    [T5] Of a file with a preview inside at most 256 KiB are read beside that preview, whatever its size."""
     preview = jpeg(1600, 1200)
     file = dng(big=True, previews=[jpeg(64, 48), preview], size=80 << 30, preview_at=(80 << 30) - 500_000)
     _adopt(drive, "huge.dng", file)
@@ -275,6 +280,7 @@ def _facts(file: Sparse):  # type: ignore[no-untyped-def]
 
 
 def test_fifty_clients_one_decoding(drive: Drive) -> None:
+    """[T6] However many ask for a preview at once, it is made once."""
     drive.put("/Documents/scans/a.png", _png(800, 600))
     drive.maker.delay = 0.2
     start = threading.Barrier(50)
@@ -440,6 +446,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_pictures_are_grey(drive: Drive, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """[T4] A picture that cannot be decoded is shown grey; a file that is no picture is not shown, whatever its name."""
     caplog.set_level(logging.WARNING)
     stat = drive.put(f"/Documents/scans/{name}", BAD[name])
     start = time.monotonic()
@@ -457,6 +464,7 @@ def test_bad_pictures_are_grey(drive: Drive, name: str, caplog: pytest.LogCaptur
 
 
 def test_a_text_named_dng_is_no_picture(drive: Drive) -> None:
+    """[T4] A picture that cannot be decoded is shown grey; a file that is no picture is not shown, whatever its name."""
     drive.put("/Documents/scans/a.dng", b"#!/bin/sh\necho This is no picture.\n")
     with pytest.raises(NotFound, match="no picture"):
         drive.vfs.resolve(drive.caller, "/Thumbnails/scans/a.dng.jpg")
