@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import threading
@@ -23,9 +24,10 @@ from archivia_fs.views.thumbnails.background import Background, is_likely
 from archivia_fs.views.thumbnails.facts import from_json, picture_facts
 from archivia_fs.views.thumbnails.maker import Look, Made, Maker, best
 from archivia_fs.views.thumbnails.placeholder import PLACEHOLDER
-from archivia_fs.views.thumbnails.pool import Pool
+from archivia_fs.views.thumbnails.pool import Pool, handed_over
 from archivia_fs.views.thumbnails.service import PREFIX, Previews
 from archivia_fs.views.thumbnails.view import ThumbnailsView
+from archivia_fs.views.thumbnails.windows import Read
 from catalog.catalog import Catalog
 from catalog.namespace import NewInode
 from catalog.previews import PreviewState
@@ -321,6 +323,29 @@ def test_memory_is_bounded(drive: Drive, pool: Pool) -> None:
         assert revision is not None
         small.read(small.ensure(revision), 1200)
     assert sum(map(len, small._cache.values())) == small._cached <= 20_000
+
+
+def test_few_pictures_are_in_memory_at_a_time(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of large ones one, whoever asks."""
+    monkeypatch.setattr("archivia_fs.views.thumbnails.maker.SMALL_PICTURE", 1000)
+    held, most = 0, []
+
+    @contextlib.contextmanager
+    def counted(read: Read, offset: int, size: int) -> Iterator[int]:
+        nonlocal held
+        with handed_over(read, offset, size) as picture:
+            held += size
+            most.append(held)
+            yield picture
+            held -= size
+
+    monkeypatch.setattr("archivia_fs.views.thumbnails.maker.handed_over", counted)
+    for index in range(6):
+        drive.put(f"/Documents/scans/{index}.jpg", jpeg(300 + index, 200))
+    with ThreadPoolExecutor(6) as clients:
+        list(clients.map(lambda index: drive.read(f"/Thumbnails/scans/{index}.jpg.jpg"), range(6)))
+    assert len(most) == 6
+    assert max(most) < 3000  # each has about 2,300 bytes
 
 
 def test_what_the_bucket_lost_is_made_again(drive: Drive) -> None:

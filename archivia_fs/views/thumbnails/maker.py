@@ -17,11 +17,13 @@ from pathlib import Path
 import magic
 
 from archivia_fs.content import Content
-from archivia_fs.errors import BadPicture
+from archivia_fs.errors import BadPicture, Busy
+from archivia_fs.vfs.budget import Budget
 from archivia_fs.views.thumbnails.facts import picture_facts
 from archivia_fs.views.thumbnails.ifd import PictureFacts, Preview
 from archivia_fs.views.thumbnails.pool import DecoderDied, Job, Pool, handed_over
 from archivia_fs.views.thumbnails.sampling import Sample, sample_plan
+from archivia_fs.views.thumbnails.windows import Read
 from catalog.previews import PreviewState
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,9 @@ WANTED = 1200
 RAW_MAX = 2**31 - 1  # bytes; LibRaw refuses larger files
 WHOLE_MAX = 512 * 1024**2  # bytes of a file of another kind; of larger TIFFs samples are read
 SMALL_MAX = 256 * 1024**2  # bytes of a JPEG, PNG, WebP or HEIF
+SMALL_PICTURE = 16 * 1024**2  # bytes handed to a decoder; what is larger is so one at a time
+SMALL_PICTURES = 64 * 1024**2  # bytes of those that are handed over or wait for a decoder
+PATIENCE = 60.0  # seconds to wait for one's turn
 TRIES_MAX = 4  # ways that are tried for one file
 
 _KINDS = {
@@ -88,10 +93,12 @@ class Maker:
         self._pool = pool
         self._magic = magic.Magic(mime=True)
         self._magic_lock = threading.Lock()
+        self._small = Budget(SMALL_PICTURES)
+        self._large = Budget(0)  # one at a time
         self.decoder = f"1 rawpy {importlib.metadata.version('rawpy')} pillow {importlib.metadata.version('pillow')}"
 
     def look(self, content: Content) -> Look:
-        """Reads at most 256 KiB. Raises StoreError."""
+        """Reads at most 256 KiB; of a TIFF too large to be decoded as a whole also its table of strips. Raises StoreError."""
         read = reader(content)
         head = read(0, min(HEAD, content.size))
         family = self._family(head)
@@ -147,29 +154,25 @@ class Maker:
         return Look(facts, [Way(PreviewState.DECODED, Job(_KINDS[family]), 0, content.size)])
 
     def _decode(self, content: Content, way: Way) -> Sequence[bytes]:
-        read = reader(content)
+        read, offset, size = reader(content), way.offset, way.size
         if way.sample is not None:
             data = way.sample.tiff(read)
-            with handed_over(lambda offset, size: data[offset : offset + size], 0, len(data)) as picture:
+            read, offset, size = (lambda start, count: data[start : start + count]), 0, len(data)
+        if size > memory_available() // 2:
+            raise DecoderDied(f"This machine has too little free memory for the {size} bytes of the file now.")
+        lane = self._small if size <= SMALL_PICTURE else self._large
+        if not lane.acquire(size, PATIENCE):
+            raise Busy("Many previews are being made; try again in a moment.")
+        try:
+            with handed_over(read, offset, size) as picture:
                 return self._pool.decode(way.job, picture)
-        if way.size > memory_available() // 2:
-            raise DecoderDied(f"This machine has too little free memory for the {way.size} bytes of the file now.")
-        with handed_over(read, way.offset, way.size) as picture:
-            return self._pool.decode(way.job, picture)
+        finally:
+            lane.release(size)
 
 
-class Reader:
-    """A Content as the walker wants it. Raises StoreError."""
-
-    def __init__(self, content: Content) -> None:
-        self._content = content
-
-    def __call__(self, offset: int, size: int) -> bytes:
-        return bytes(self._content.pread(offset, size))
-
-
-def reader(content: Content) -> Reader:
-    return Reader(content)
+def reader(content: Content) -> Read:
+    """A content as the walker wants it; raises StoreError."""
+    return lambda offset, size: bytes(content.pread(offset, size))
 
 
 def memory_available() -> int:
@@ -191,7 +194,7 @@ def _raw_ways(size: int) -> Sequence[Way]:
     return [Way(PreviewState.DECODED, Job("raw"), 0, size)] if size <= RAW_MAX else []
 
 
-def _tiff_ways(read: Reader, size: int, facts: PictureFacts) -> tuple[Sequence[Way], str]:
+def _tiff_ways(read: Read, size: int, facts: PictureFacts) -> tuple[Sequence[Way], str]:
     """The ways for TIFF and its relatives, and why the picture itself is not among them."""
     inside = [
         Way(PreviewState.EMBEDDED, Job("jpeg", each.orientation, each.colour_space), each.offset, each.length)
@@ -204,6 +207,8 @@ def _tiff_ways(read: Reader, size: int, facts: PictureFacts) -> tuple[Sequence[W
         reason = "" if itself else f"It has {size} bytes; raw data of at most {RAW_MAX} are decoded."
     elif size <= WHOLE_MAX:
         itself = [Way(PreviewState.DECODED, Job("tiff"), 0, size)]
+        if facts.make:  # perhaps a raw format that only LibRaw knows
+            itself += _raw_ways(size)
     else:
         try:
             sample = sample_plan(read, size)

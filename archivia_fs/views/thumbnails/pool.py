@@ -33,7 +33,7 @@ JOB_SECONDS = 30.0  # of the clock; the worker itself has a limit of CPU time be
 JOBS_MAX = 200  # of one worker, so that no leak of a library grows
 IDLE_SECONDS = 60.0  # then its memory is more useful elsewhere
 ANSWER_MAX = 8 * 1024**2  # bytes; three JPEGs of at most 1200x1200 have 2
-STEP = 1024**2  # bytes copied at once
+STEP = 4 * 1024**2  # bytes copied at once
 
 CLOSING = "The gateway is shutting down."
 _HEADER_SIZE = 8
