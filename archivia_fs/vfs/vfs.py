@@ -53,6 +53,7 @@ from archivia_fs.vfs.handle import FileHandle
 from archivia_fs.vfs.names import check_name, check_target
 from archivia_fs.vfs.open_files import OpenFiles
 from archivia_fs.vfs.passwords import Passwords
+from archivia_fs.vfs.permits import Permits
 from archivia_fs.vfs.put import PutHandle
 from archivia_fs.vfs.reader import RevisionContent
 from archivia_fs.vfs.safety import FileState, state_of
@@ -100,6 +101,7 @@ class Vfs:
         )
         self._tree = Tree(catalog)
         self._access = Access(catalog, self._tree)
+        self._permits = Permits(self._access, self._tree)
         self._views = Views(views)
         self._passwords = Passwords(catalog)
         self._files = OpenFiles(catalog, self._tree, self._transfers)
@@ -145,7 +147,7 @@ class Vfs:
 
     def setattr(self, caller: Caller, ino: InodeNo, change: SetAttr) -> Stat:
         """chmod, chown, utimensat: one transaction. Returns the live stat."""
-        self._writable(caller, ino)
+        self._permits.writable(caller, ino)
         stat = self._catalog.setattr(ino, change).stat(ino)
         file = self._files.get(ino)
         if file is not None and change.mtime_ns is not None:
@@ -156,7 +158,7 @@ class Vfs:
         """truncate(2): a new revision over the same object, so no byte moves. Raises IsADirectory, FileTooBig."""
         if size > SIZE_MAX:
             raise FileTooBig("A file holds at most 5 TiB, the largest S3 object.")
-        self._writable(caller, ino)
+        self._permits.writable(caller, ino)
         stat = self._regular(ino)
         file = self._files.get(ino)
         if file is not None and file.dirty:
@@ -217,7 +219,7 @@ class Vfs:
         check_name(name)
         new = NewInode(stat_module.S_IFDIR | mode & 0o7777, caller.uid, caller.gid)
         if parent == DOCUMENTS_INODE:
-            self._admin(caller, "make a collection")
+            self._permits.admin(caller, "make a collection")
             return self._made(self._catalog.add_collection(name, caller.user, new), name)
         return self._make(caller, parent, name, new)
 
@@ -234,20 +236,20 @@ class Vfs:
     def link(self, caller: Caller, ino: InodeNo, parent: InodeNo, name: str) -> Stat:
         """Another name for a file, in any document. Raises NotPermitted for folders."""
         check_name(name)
-        self._writable(caller, ino)
-        self._parent(caller, parent)
+        self._permits.writable(caller, ino)
+        self._permits.parent(caller, parent)
         return self._files.live(self._catalog.link(ino, parent, name).stat(ino))
 
     def unlink(self, caller: Caller, parent: InodeNo, name: str) -> None:
         """Raises IsADirectory. Whoever has the file open goes on reading and writing it."""
         check_name(name)
-        self._parent(caller, parent)
+        self._permits.parent(caller, parent)
         self._gone(self._catalog.unlink(parent, name))
 
     def rmdir(self, caller: Caller, parent: InodeNo, name: str) -> None:
         """Raises NotEmpty, NotADirectory. A collection goes only at the hand of its owner or an admin."""
         check_name(name)
-        self._parent(caller, parent, removing=name)
+        self._permits.parent(caller, parent, removing=name)
         self._gone(self._catalog.rmdir(parent, name))
 
     def rename(
@@ -259,7 +261,7 @@ class Vfs:
         check_name(new_name)
         if is_view(parent) != is_view(new_parent):
             raise CrossDevice("Files cannot be moved between the archive and a view; copy them.")
-        self._parent(caller, parent, removing=name)
+        self._permits.parent(caller, parent, removing=name)
         if new_parent == DOCUMENTS_INODE and parent != DOCUMENTS_INODE:
             raise NotPermitted(
                 "Only collections stand directly under /Documents; make one with mkdir, then move into it."
@@ -267,7 +269,7 @@ class Vfs:
         if parent == DOCUMENTS_INODE and new_parent != DOCUMENTS_INODE:
             raise NotPermitted("A collection cannot be moved into another; move what is in it.")
         if new_parent != DOCUMENTS_INODE:
-            self._parent(caller, new_parent)
+            self._permits.parent(caller, new_parent)
         self._gone(self._catalog.rename(parent, name, new_parent, new_name, flags))
 
     def copy(self, caller: Caller, ino: InodeNo, parent: InodeNo, name: str, *, recursive: bool = True) -> Stat:
@@ -275,8 +277,8 @@ class Vfs:
         moves. Raises Exists if the name is taken."""
         check_name(name)
         self._access.check(caller, ino, Right.READ)
-        self._archive_only(ino)
-        self._parent(caller, parent)
+        self._permits.archive_only(ino)
+        self._permits.parent(caller, parent)
         stat = self._tree.stat(ino)
         new = NewInode(stat.mode, caller.uid, caller.gid)
         return self._made(self._catalog.copy_tree(ino, parent, name, new, recursive=recursive), name)
@@ -284,7 +286,7 @@ class Vfs:
     def remove(self, caller: Caller, parent: InodeNo, name: str) -> None:
         """A file, or a folder with all that is in it, in one transaction."""
         check_name(name)
-        self._parent(caller, parent, removing=name)
+        self._permits.parent(caller, parent, removing=name)
         self._gone(self._catalog.remove_tree(parent, name))
 
     def sync(self) -> None:
@@ -301,7 +303,7 @@ class Vfs:
                 raise ReadOnly("Views are computed; write under /Documents.")
             return ViewHandle(self._views.getattr(ino), self._views.open(self, caller, ino))
         if flags & (OpenFlags.WRITE | OpenFlags.TRUNCATE):
-            self._writable(caller, ino)
+            self._permits.writable(caller, ino)
         else:
             self._access.check(caller, ino, Right.READ)
         self._regular(ino)
@@ -338,7 +340,7 @@ class Vfs:
         """New content for a name, which appears (or changes) only at `commit()`, in one transaction; that raises Exists if the name
         is taken (`exclusive`), Changed if no file with one of `if_etags` is there then."""
         check_name(name)
-        self._parent(caller, parent)
+        self._permits.parent(caller, parent)
         if size_hint is not None and size_hint > SIZE_MAX:
             raise FileTooBig("A file holds at most 5 TiB, the largest S3 object.")
         new = NewInode(stat_module.S_IFREG | mode & 0o7777, caller.uid, caller.gid)
@@ -375,7 +377,7 @@ class Vfs:
 
     def state(self, caller: Caller, ino: InodeNo) -> FileState:
         """Is it safe yet? Costs a query or two. Raises IsADirectory, InvalidArgument for what has no bytes."""
-        self._archive_only(ino)
+        self._permits.archive_only(ino)
         self._access.check(caller, ino, Right.READ)
         stat = self._regular(ino)
         revision = self._files.whole_revision_of(stat)
@@ -393,7 +395,7 @@ class Vfs:
 
     def set_properties(self, caller: Caller, ino: InodeNo, changes: Mapping[str, bytes | None]) -> None:
         """None removes. Raises NoAttribute if the only one to remove is not there."""
-        self._writable(caller, ino)
+        self._permits.writable(caller, ino)
         self._catalog.set_properties(ino, changes)
 
     def add_lock(self, lock: Lock) -> None:
@@ -482,35 +484,9 @@ class Vfs:
             raise InvalidArgument("That is not a regular file.")
         return stat
 
-    def _archive_only(self, ino: InodeNo) -> None:
-        if is_view(ino):
-            raise ReadOnly("Views are computed; write under /Documents.")
-
-    def _writable(self, caller: Caller, ino: InodeNo) -> None:
-        self._archive_only(ino)
-        if ino in (ROOT_INODE, DOCUMENTS_INODE):
-            self._admin(caller, "change the drive's top folders")
-        self._access.check(caller, ino, Right.WRITE)
-
-    def _parent(self, caller: Caller, parent: InodeNo, *, removing: str | None = None) -> None:
-        """May the caller add to a folder, or (`removing`) take the name out of it?"""
-        self._archive_only(parent)
-        if parent == ROOT_INODE:
-            raise ReadOnly("The top of the drive is fixed; write under /Documents.")
-        if parent == DOCUMENTS_INODE:
-            if removing is None:
-                raise NotPermitted("Only collections (folders) stand directly under /Documents; make one with mkdir.")
-            self._access.check_owner(caller, self._tree.lookup(DOCUMENTS_INODE, removing).ino)
-            return
-        self._access.check(caller, parent, Right.WRITE)
-
-    def _admin(self, caller: Caller, what: str) -> None:
-        if not self._access.is_admin(caller):
-            raise NotPermitted(f"Only admins may {what}; {caller.user} is none.")
-
     def _make(self, caller: Caller, parent: InodeNo, name: str, new: NewInode) -> Stat:
         check_name(name)
-        self._parent(caller, parent)
+        self._permits.parent(caller, parent)
         return self._made(self._catalog.make(parent, name, new), name)
 
     def _made(self, effects: Effects, name: str) -> Stat:
