@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 NAME_MAX = 255  # bytes of UTF-8
 
@@ -36,26 +36,31 @@ def unique_names(names: Iterable[str], *, taken: Collection[str] = (), also: str
     """A safe name for each of the names of one folder, none that clashes with another or with `taken`. Those that are safe
     already keep theirs; the others follow in order, " (2)" telling them apart."""
     ordered = sorted(names)
-    used = {_key(name) for name in taken}
+    used = dict.fromkeys(map(_key, taken), 1)
     found: dict[str, str] = {}
     later = []
     for name in ordered:
         if safe_name(name, also=also) == name and _key(name) not in used:
-            used.add(_key(name))
+            used[_key(name)] = 1
             found[name] = name
         else:
             later.append(name)
-    last: dict[str, int] = {}
     for name in later:
-        safe = safe_name(name, also=also)
-        candidate, count = safe, last.get(_key(safe), 1)
-        while _key(candidate) in used:
-            count += 1
-            candidate = _shortened(safe, f" ({count})")
-        last[_key(safe)] = count
-        used.add(_key(candidate))
-        found[name] = candidate
+        found[name] = free_name(safe_name(name, also=also), used, _key)
     return {name: found[name] for name in ordered}
+
+
+def free_name(name: str, used: dict[str, int], key: Callable[[str], str]) -> str:
+    """`name`, at most 255 bytes of it, or the first of "name (2)", "name (3)"... whose `key` is not in `used`; then it is, with the
+    number that was tried last, so that thousands of the same name are not tried from 2 on each time."""
+    first = candidate = _shortened(name, "")
+    count = max(1, used.get(key(first), 1))
+    while key(candidate) in used:
+        count += 1
+        candidate = _shortened(name, f" ({count})")
+    used[key(first)] = count
+    used.setdefault(key(candidate), 1)
+    return candidate
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:

@@ -1,0 +1,136 @@
+"""A ZIP as random-access bytes: headers from its layout, the rest from the revisions it was laid out over.
+
+Owns: the open members of one reader. Used by: view. Threading: any thread; one lock for the members, never held across the store.
+Whatever happens to the files, an open ZIP shows the revisions of its layout, so one download never mixes two states.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from typing_extensions import Buffer
+
+from archivia_fs.content import BytesContent, Content
+from archivia_fs.errors import BadHandle, CorruptData
+from archivia_fs.types import RevisionId
+from archivia_fs.views.downloads.layout import FileRange, Layout
+
+MEMBERS_MAX = 4  # idle open members of one reader: parallel ranges of neighbours find theirs open
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A computed file, or member: its bytes, packed, because METS and CSV shrink to a twentieth and wait in memory."""
+
+    packed: bytes
+    size: int
+    crc32: int
+    etag: str
+
+    @classmethod
+    def of(cls, data: bytes) -> Computed:
+        return cls(zlib.compress(data, 1), len(data), zlib.crc32(data), hashlib.sha256(data).hexdigest()[:40])
+
+    def data(self) -> bytes:
+        return zlib.decompress(self.packed)
+
+
+Source = RevisionId | Computed | None  # None: a folder or an empty file
+
+
+@dataclass(slots=True)
+class _Open:
+    content: Content
+    readers: int
+
+
+class ZipContent:
+    """A Content over a layout and the bytes of its members by index; `open_revision` opens those of a revision."""
+
+    def __init__(
+        self, layout: Layout, sources: Sequence[Source], open_revision: Callable[[RevisionId], Content]
+    ) -> None:
+        self._layout = layout
+        self._sources = sources
+        self._open_revision = open_revision
+        self._lock = threading.Lock()
+        self._members: OrderedDict[int, _Open] = OrderedDict()
+        self._closed = False
+
+    @property
+    def size(self) -> int:
+        return self._layout.size
+
+    @property
+    def etag(self) -> str:
+        return self._layout.etag
+
+    def pread(self, offset: int, size: int) -> Buffer:
+        """Up to `size` bytes from `offset`; shorter only at the end. Raises StoreError, BadHandle after `close`."""
+        pieces: list[Buffer] = []
+        for piece in self._layout.pieces(offset, size):
+            if isinstance(piece, FileRange):
+                pieces.extend(self._range(piece))
+            else:
+                pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            idle = [member for member in self._members.values() if not member.readers]
+            self._members = OrderedDict((key, each) for key, each in self._members.items() if each.readers)
+        for member in idle:
+            member.content.close()
+
+    def _range(self, piece: FileRange) -> Iterator[Buffer]:
+        with self._member(piece.member) as content:
+            offset, left = piece.offset, piece.size
+            while left:
+                data = content.pread(offset, left)
+                count = memoryview(data).nbytes
+                if not count:
+                    raise CorruptData(
+                        "A file in the ZIP is shorter than the catalog says; `archivia-fs scrub` finds which."
+                    )
+                yield data
+                offset += count
+                left -= count
+
+    @contextlib.contextmanager
+    def _member(self, index: int) -> Iterator[Content]:
+        """The member, kept open while it is used and, of the last few, afterwards."""
+        with self._lock:
+            if self._closed:
+                raise BadHandle("The ZIP is closed.")
+            member = self._members.get(index)
+            if member is None:
+                member = self._members[index] = _Open(self._content(index), 0)
+            member.readers += 1
+            self._members.move_to_end(index)
+        try:
+            yield member.content
+        finally:
+            with self._lock:
+                member.readers -= 1
+                idle = self._surplus()
+            for each in idle:
+                each.content.close()
+
+    def _surplus(self) -> list[_Open]:
+        """Take out the oldest idle members that are too many."""
+        most = 0 if self._closed else MEMBERS_MAX
+        idle = [key for key, each in self._members.items() if not each.readers]
+        return [self._members.pop(key) for key in idle[: max(0, len(self._members) - most)]]
+
+    def _content(self, index: int) -> Content:
+        source = self._sources[index]
+        if isinstance(source, Computed):
+            return BytesContent(source.data(), "")
+        return BytesContent(b"", "") if source is None else self._open_revision(source)

@@ -1,0 +1,299 @@
+"""Documents laid out for download: made from one state of the catalog, kept until something in them changes.
+
+Owns: the cache of plans, and what makes one stale. Used by: view. Threading: any thread; the lock guards memory only, a document is
+laid out by one thread at a time.
+
+A listing needs sizes and ETags only, which stay known for many documents; whole plans are kept for the last few.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+import zlib
+from array import array
+from bisect import bisect_left
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from archivia_fs.types import Change, ChangeKind, Effects, InodeNo, RevisionId
+from archivia_fs.views.downloads import bag
+from archivia_fs.views.downloads.content import Computed, Source
+from archivia_fs.views.downloads.document import Document, read_document
+from archivia_fs.views.downloads.layout import Layout, Member
+from archivia_fs.views.downloads.mets import mets
+from archivia_fs.views.downloads.table import table
+from catalog.catalog import Catalog
+
+PLANS_BYTES = 24 * 1024**2  # of plans in memory; the last one stays, whatever its size
+SUMMARY_INODES = 1_000_000  # of all documents whose sizes are remembered; 8 bytes each
+CHANGES_MAX = 10_000  # the last changes; who was not looked at since is laid out again
+PENDING_SECONDS = 30.0  # after which it is asked again what was not known
+PENDING_FACTOR = 20  # ... or after so many times what laying out takes
+
+FILE_MODE = 0o100644  # of what is computed
+BUILDERS = 8  # documents that are laid out at once
+COMPUTED = 2  # METS and CSV: the first members of every ZIP
+TAGS = 4  # the first members of every bag, before those of the ZIP
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A computed file: its size in bytes, and its entity tag without quotes."""
+
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A layout, and where the bytes of its members are."""
+
+    layout: Layout
+    sources: Sequence[Source]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A document laid out. `unhashed`: members of the ZIP whose SHA-256 is pending, with their lines in the bag's manifest."""
+
+    mets: Computed
+    table: Computed
+    zip: Archive
+    bag: Archive
+    unhashed: Mapping[int, int]
+
+    @property
+    def memory(self) -> int:
+        """About how many bytes this takes."""
+        computed = (self.mets, self.table, *(tag for tag in self.bag.sources[:TAGS] if isinstance(tag, Computed)))
+        texts = sum(len(each.packed) for each in computed)
+        return texts + self.zip.layout.memory + self.bag.layout.memory + 128 * len(self.zip.sources)
+
+
+@dataclass(slots=True)
+class Summary:
+    """What is known of a document for listings. `inside`: the inodes in it, sorted; `above`: the folders it is in. No change
+    up to number `seq` has touched it; `until` (by time.monotonic) nothing more needs to be known of it."""
+
+    mets_name: str
+    table_name: str
+    mets: Shape
+    table: Shape
+    zip: Shape
+    bag: Shape
+    changed_ns: int
+    seq: int
+    until: float
+    inside: array[int]
+    above: frozenset[InodeNo]
+
+    def is_touched(self, change: Change) -> bool:
+        """Whether a change may make other bytes of it."""
+        return (
+            change.ino in self.above
+            or self._has(change.ino)
+            or (change.parent is not None and self._has(change.parent))
+        )
+
+    def _has(self, ino: InodeNo) -> bool:
+        at = bisect_left(self.inside, ino)
+        return at < len(self.inside) and self.inside[at] == ino
+
+
+@dataclass(slots=True)
+class _Known:
+    summary: Summary
+    plan: Plan | None
+
+
+class Plans:
+    """The documents of a catalog, laid out when they are asked for."""
+
+    def __init__(self, catalog: Catalog, *, plans_bytes: int = PLANS_BYTES) -> None:
+        self._catalog = catalog
+        self._plans_bytes = plans_bytes
+        self._building = [threading.Lock() for _ in range(BUILDERS)]
+        self._lock = threading.Lock()
+        self._known: OrderedDict[InodeNo, _Known] = OrderedDict()
+        self._inodes = 0
+        self._changes: deque[Change] = deque()
+        self._forgotten = 0  # the last change that is not in _changes any more
+        self._epoch = 0
+        catalog.subscribe(self._on_effects)
+
+    def summary(self, ino: InodeNo) -> Summary:
+        """Of a folder, as the catalog is now. Raises NotFound, CatalogError."""
+        known = self._fresh(ino)
+        return known.summary if known is not None else self.plan(ino)[0]
+
+    def plan(self, ino: InodeNo) -> tuple[Summary, Plan]:
+        """As `summary`, with all of it."""
+        with self._building[ino % BUILDERS]:
+            known = self._fresh(ino)
+            if known is not None and known.plan is not None:
+                return known.summary, known.plan
+            with self._lock:
+                epoch = self._epoch
+            started = time.monotonic()
+            document = read_document(self._catalog, ino)
+            plan = lay_out(document)
+            summary = _summary(document, plan, time.monotonic() - started)
+            self._keep(ino, _Known(summary, plan), epoch)
+            return summary, plan
+
+    def improve(self, ino: InodeNo, old: Plan, new: Plan) -> None:
+        """Keep `new`, which knows more checksums, instead of `old`."""
+        with self._lock:
+            known = self._known.get(ino)
+            if known is not None and known.plan is old:
+                known.plan = new
+
+    def _fresh(self, ino: InodeNo) -> _Known | None:
+        with self._lock:
+            known = self._known.get(ino)
+            if known is None:
+                return None
+            if self._is_stale(known.summary):
+                self._drop(ino)
+                return None
+            if self._changes:
+                known.summary.seq = max(known.summary.seq, self._changes[-1].seq)
+            self._known.move_to_end(ino)
+            return known
+
+    def _is_stale(self, summary: Summary) -> bool:
+        if time.monotonic() > summary.until or summary.seq < self._forgotten:
+            return True
+        for change in reversed(self._changes):
+            if change.seq <= summary.seq:
+                break
+            if summary.is_touched(change):
+                return True
+        return False
+
+    def _keep(self, ino: InodeNo, known: _Known, epoch: int) -> None:
+        with self._lock:
+            if epoch != self._epoch:
+                return
+            self._drop(ino)
+            self._known[ino] = known
+            self._inodes += len(known.summary.inside)
+            while self._inodes > SUMMARY_INODES and len(self._known) > 1:
+                self._drop(next(iter(self._known)))
+            left = self._plans_bytes
+            for other in reversed(self._known.values()):
+                left -= 0 if other.plan is None else other.plan.memory
+                if left < 0 and other is not known:
+                    other.plan = None
+
+    def _drop(self, ino: InodeNo) -> None:
+        known = self._known.pop(ino, None)
+        if known is not None:
+            self._inodes -= len(known.summary.inside)
+
+    def _on_effects(self, effects: Effects) -> None:
+        with self._lock:
+            for change in effects.changes:
+                if change.kind is ChangeKind.RESET:
+                    self._epoch += 1
+                    self._known.clear()
+                    self._changes.clear()
+                    self._inodes = self._forgotten = 0
+                    continue
+                self._changes.append(change)
+                if len(self._changes) > CHANGES_MAX:
+                    self._forgotten = self._changes.popleft().seq
+
+
+def lay_out(document: Document) -> Plan:
+    """The ZIP and the bag of a document; pure."""
+    described, listed = mets(document), table(document)
+    texts = ((document.mets_name, described), (document.table_name, listed))
+    members = [_computed(name, data, document) for name, data in texts]
+    members += [
+        Member(item.path, item.size, item.mtime_ns, item.mode, item.crc32, item.revision or "")
+        for item in document.items
+    ]
+    sources: list[Source] = [Computed.of(data) for _, data in texts]
+    sources += [item.revision for item in document.items]
+    layout = Layout(members)
+    plan_bag, unhashed = _bag(
+        document, members, sources, [hashlib.sha256(data).hexdigest() for _, data in texts], layout.etag
+    )
+    first, second = sources[:COMPUTED]
+    assert isinstance(first, Computed)
+    assert isinstance(second, Computed)
+    return Plan(first, second, Archive(layout, sources), plan_bag, unhashed)
+
+
+def complete(plan: Plan, digests: Callable[[RevisionId], tuple[str, int]], *, hashes: bool) -> Plan:
+    """`plan` with all CRC-32s, and with `hashes` all SHA-256s too; itself if it has them. `digests` gives both of a revision."""
+    missing = plan.zip.layout.unknown | (plan.unhashed.keys() if hashes else set())
+    if not missing:
+        return plan
+    found: dict[int, tuple[str, int]] = {}
+    for member in sorted(missing):
+        source = plan.zip.sources[member]
+        assert isinstance(source, str)
+        found[member] = digests(source)
+    crcs = {member: crc for member, (_, crc) in found.items()}
+    zip_layout = plan.zip.layout.with_checksums(crcs)
+    bag_crcs = {TAGS + member: crc for member, crc in crcs.items()}
+    sources = list(plan.bag.sources)
+    tags = [source.data() for source in sources[:TAGS] if isinstance(source, Computed)]
+    lines = tags[bag.MANIFEST].split(b"\n")
+    for member, line in plan.unhashed.items():
+        if member in found:
+            lines[line] = found[member][0].encode() + lines[line][len(bag.PENDING) :]
+    tags[bag.MANIFEST] = b"\n".join(lines)
+    tags = bag.tagged(tags[:-1])
+    for index, data in enumerate(tags):
+        sources[index] = computed = Computed.of(data)
+        bag_crcs[index] = computed.crc32
+    return replace(
+        plan,
+        zip=Archive(zip_layout, plan.zip.sources),
+        bag=Archive(plan.bag.layout.with_checksums(bag_crcs), sources),
+        unhashed={member: line for member, line in plan.unhashed.items() if member not in found},
+    )
+
+
+def _bag(
+    document: Document, members: Sequence[Member], sources: Sequence[Source], computed: Sequence[str], etag: str
+) -> tuple[Archive, Mapping[int, int]]:
+    """The same members under `data/`. Its manifest follows from the ZIP, so the ZIP's `etag` names it before it is known."""
+    known = [*computed, *(item.sha256 for item in document.items)]
+    files = [index for index, member in enumerate(members) if not member.path.endswith("/")]
+    payload = bag.manifest((f"data/{members[index].path}", known[index] or bag.PENDING) for index in files)
+    tags = bag.tagged([*bag.about(document, [members[index].size for index in files]), payload])
+    top = document.stem
+    whole = [
+        replace(_computed(f"{top}/{name}", data, document), identity=f"{name} of {etag}")
+        for name, data in zip(bag.NAMES, tags, strict=True)
+    ]
+    whole += [replace(member, path=f"{top}/data/{member.path}") for member in members]
+    unhashed = {index: line for line, index in enumerate(files) if known[index] is None}
+    return Archive(Layout(whole), [*(Computed.of(data) for data in tags), *sources]), unhashed
+
+
+def _computed(path: str, data: bytes, document: Document) -> Member:
+    return Member(path, len(data), document.changed_ns, FILE_MODE, zlib.crc32(data), hashlib.sha256(data).hexdigest())
+
+
+def _summary(document: Document, plan: Plan, took: float) -> Summary:
+    settled = not plan.unhashed and not plan.zip.layout.unknown and all(item.checked for item in document.items)
+    until = float("inf") if settled else time.monotonic() + max(PENDING_SECONDS, PENDING_FACTOR * took)
+    described, listed = plan.mets, plan.table
+    return Summary(
+        document.mets_name, document.table_name, _shape(described), _shape(listed),
+        Shape(plan.zip.layout.size, plan.zip.layout.etag), Shape(plan.bag.layout.size, plan.bag.layout.etag),
+        document.changed_ns, document.seq, until, array("Q", sorted({document.ino, *(i.ino for i in document.items)})),
+        frozenset(document.above),
+    )  # fmt: skip
+
+
+def _shape(text: Computed) -> Shape:
+    return Shape(text.size, text.etag)
