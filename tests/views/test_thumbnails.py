@@ -430,11 +430,27 @@ def test_the_queue_forgets_what_is_too_much(drive: Drive, pool: Pool) -> None:
     background.close()
 
 
-def test_others_make_the_previews_of_what_they_commit(drive: Drive, pool: Pool) -> None:
-    background = Background(drive.previews, pool, drive.catalog, "another gateway")
-    drive.vfs.subscribe(background.on_effects)
+def test_others_make_the_previews_of_what_they_commit_unless_they_end(drive: Drive, pool: Pool) -> None:
+    patient = Background(drive.previews, pool, drive.catalog, "another gateway")
+    eager = Background(drive.previews, pool, drive.catalog, "a third one", foreign=0.2)
+    unsubscribe = drive.vfs.subscribe(eager.on_effects)
+    drive.vfs.subscribe(patient.on_effects)
+    for each in (patient, eager):
+        each.start()
     drive.put("/Documents/scans/a.jpg", jpeg(300, 200))
-    assert not background._new
+    assert eager.wait(30)
+    assert drive.names("/Thumbnails/scans") == ["a.jpg.jpg"]
+    assert not patient.wait(0)
+    unsubscribe()
+    revision = drive.put("/Documents/scans/b.jpg", jpeg(200, 300)).revision
+    assert revision is not None
+    patient.later([revision])  # somebody lists the folder
+    deadline = time.monotonic() + 30
+    while drive.names("/Thumbnails/scans") != ["a.jpg.jpg", "b.jpg.jpg"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    for each in (patient, eager):
+        each.close()
 
 
 def test_names_that_are_worth_a_look() -> None:

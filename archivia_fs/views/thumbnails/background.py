@@ -7,7 +7,10 @@ works. What does not fit into the queues is forgotten: it is made when somebody 
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import logging
+import random
 import threading
 import time
 from collections import deque
@@ -15,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from archivia_fs.errors import FsError, StoreError
+from archivia_fs.errors import BadPicture, Busy, FsError, StoreError
 from archivia_fs.types import ChangeKind, Effects, InodeNo, RevisionId, Stat
 from archivia_fs.views.thumbnails.pool import Pool
 from archivia_fs.views.thumbnails.service import Previews
@@ -25,6 +28,7 @@ log = logging.getLogger(__name__)
 QUEUE_MAX = 10_000  # files; 2 MB of memory
 TRIM_SECONDS = 30.0  # between looks for idle decoders
 SETTLE_SECONDS = 5.0
+FOREIGN_SECONDS = 30.0  # and up to twice that, so that not all gateways begin at once
 CHECK_SECONDS = 3.0
 REST_SECONDS = 1.0  # when the store or the decoders cannot take more
 
@@ -70,8 +74,8 @@ def is_likely(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """`ino` None: whoever asks for it knows that it is wanted. `named`: its name is likely. `due`: when the slow way may be
-    gone, in seconds of the monotonic clock; 0.0 if it is not known yet that it is slow."""
+    """`ino` None: whoever asks for it knows that it is wanted. `named`: its name is likely. `due`: when it is made even if that
+    is slow, in seconds of the monotonic clock; 0.0: now, if it is quick."""
 
     revision: RevisionId
     ino: InodeNo | None = None
@@ -80,12 +84,12 @@ class _Item:
 
 
 class Background:
-    """`origin`: this gateway in the changes it commits; those of others are left to them. `settle`: seconds that a file is left
-    alone before its picture is decoded."""
+    """`origin`: this gateway in the changes it commits; those of others are left to them for some time, in which they may end
+    (`import` does). `settle`: seconds that a file is left alone before its picture is decoded."""
 
     def __init__(
         self, previews: Previews, pool: Pool, inodes: Inodes, origin: str, *, queue_max: int = QUEUE_MAX,
-        settle: float = SETTLE_SECONDS,
+        settle: float = SETTLE_SECONDS, foreign: float = FOREIGN_SECONDS,
     ) -> None:  # fmt: skip
         self._previews = previews
         self._pool = pool
@@ -93,10 +97,12 @@ class Background:
         self._origin = origin
         self._queue_max = queue_max
         self._settle = settle
+        self._foreign = foreign
         self._changed = threading.Condition()
         self._new: deque[_Item] = deque()
-        self._slow: deque[_Item] = deque()
-        self._waiting: set[RevisionId] = set()
+        self._slow: list[tuple[float, int, _Item]] = []  # a heap by due time; the number keeps the order of equals
+        self._numbers = itertools.count()
+        self._waiting: dict[RevisionId, float] = {}  # when they are due
         self._working = False
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="thumbnails", daemon=True)
@@ -109,10 +115,14 @@ class Background:
         """For Vfs.subscribe."""
         revisions = {stat.ino: stat.revision for stat in effects.stats if stat.is_file}
         for change in effects.changes:
-            if change.origin == self._origin and change.kind in (ChangeKind.DATA, ChangeKind.ENTRY_ADDED):
+            if change.kind in (ChangeKind.DATA, ChangeKind.ENTRY_ADDED):
                 revision = revisions.get(change.ino)
                 if revision is not None and (change.name is None or is_likely(change.name)):
-                    self._put(_Item(revision, change.ino, named=change.name is not None))
+                    due = 0.0 if change.origin == self._origin else self._foreign_due()
+                    self._put(_Item(revision, change.ino, change.name is not None, due))
+
+    def _foreign_due(self) -> float:
+        return time.monotonic() + self._foreign * random.uniform(1, 2)  # noqa: S311 - no secret
 
     def later(self, revisions: Iterable[RevisionId]) -> None:
         """Make these when there is time."""
@@ -134,10 +144,19 @@ class Background:
 
     def _put(self, item: _Item) -> None:
         with self._changed:
-            if item.revision not in self._waiting and len(self._waiting) < self._queue_max and not self._closing:
-                self._waiting.add(item.revision)
-                self._new.append(item)
-                self._changed.notify_all()
+            due = self._waiting.get(item.revision)
+            if due is None or item.due < due:
+                self._queue(item)
+
+    def _queue(self, item: _Item) -> None:
+        if self._closing or len(self._new) + len(self._slow) >= self._queue_max:
+            return
+        self._waiting[item.revision] = item.due
+        if item.due:
+            heapq.heappush(self._slow, (item.due, next(self._numbers), item))
+        else:
+            self._new.append(item)
+        self._changed.notify_all()
 
     def _run(self) -> None:
         with self._changed:  # a command that is done in a moment starts no process
@@ -145,8 +164,10 @@ class Background:
         try:
             if not self._closing:
                 self._pool.check()
-        except FsError as error:
+        except BadPicture as error:
             log.warning("No picture can be decoded, grey ones are shown: %s", error)
+        except Busy:  # they work, or we are closing
+            pass
         while (item := self._next()) is not None:
             try:
                 self._work(item)
@@ -167,14 +188,14 @@ class Background:
                 now = time.monotonic()
                 if self._new:
                     item = self._new.popleft()
-                elif self._slow and self._slow[0].due <= now:
-                    item = self._slow.popleft()
+                elif self._slow and self._slow[0][0] <= now:
+                    item = heapq.heappop(self._slow)[2]
                 else:
-                    idle = not self._changed.wait(self._slow[0].due - now if self._slow else TRIM_SECONDS)
-                    if idle and not self._slow:
+                    due = self._slow[0][0] - now if self._slow else TRIM_SECONDS
+                    if not self._changed.wait(min(due, TRIM_SECONDS)):
                         self._pool.trim()
                     continue
-                self._waiting.discard(item.revision)
+                self._waiting.pop(item.revision, None)
                 self._working = True
                 return item
         return None
@@ -192,8 +213,7 @@ class Background:
             return
         with self._changed:
             if item.revision not in self._waiting:
-                self._waiting.add(item.revision)
-                self._slow.append(replace(item, named=True, due=time.monotonic() + self._settle))
+                self._queue(replace(item, named=True, due=time.monotonic() + self._settle))
 
     def _is_likely(self, item: _Item) -> bool:
         if item.named or item.ino is None:
