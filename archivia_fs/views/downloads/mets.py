@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
@@ -160,7 +160,7 @@ class _Writer:
         with self._element("dmdSec", ID=identity), self._element("mdWrap", MDTYPE="DC"), self._element("xmlData"):
             for element, value in words:
                 if element in _ELEMENTS:
-                    self._write(etree.Element(f"{{{DC}}}{element}", nsmap={"dc": DC}), xml_text(value))
+                    self._write(f"{{{DC}}}{element}", xml_text(value))
 
     def _premis(self, number: int, item: Item) -> None:
         with (
@@ -198,14 +198,13 @@ class _Writer:
             self._location("OTHER", quote(f"{path}/{item.original}.jpg"), OTHERLOCTYPE="DRIVE")
 
     def _location(self, kind: str, href: str, LABEL: str = "", OTHERLOCTYPE: str = "") -> None:
-        place = etree.Element(_m("FLocat"), nsmap=NAMESPACES)
-        place.set("LOCTYPE", kind)
+        attributes = {"LOCTYPE": kind}
         if OTHERLOCTYPE:
-            place.set("OTHERLOCTYPE", OTHERLOCTYPE)
-        place.set(f"{{{XLINK}}}href", href)
+            attributes["OTHERLOCTYPE"] = OTHERLOCTYPE
+        attributes[f"{{{XLINK}}}href"] = href
         if LABEL:
-            place.set(f"{{{XLINK}}}title", xml_text(LABEL))
-        self._xml.write(place)
+            attributes[f"{{{XLINK}}}title"] = xml_text(LABEL)
+        self._leaf("FLocat", **attributes)
 
     @contextmanager
     def _element(self, tag: str, **attributes: str) -> Iterator[None]:
@@ -213,11 +212,13 @@ class _Writer:
             yield
 
     def _leaf(self, tag: str, text: str | None = None, **attributes: str) -> None:
-        self._write(etree.Element(_m(tag), attributes, nsmap=NAMESPACES), text)
+        self._write(_m(tag), text, attributes)
 
-    def _write(self, element: Any, text: str | None) -> None:
-        element.text = text
-        self._xml.write(element)
+    def _write(self, name: str, text: str | None, attributes: Mapping[str, str] | None = None) -> None:
+        """Not as an Element of its own: that would declare all its namespaces again."""
+        with self._xml.element(name, attributes):
+            if text:
+                self._xml.write(text)
 
 
 def _digests(item: Item) -> Sequence[tuple[str, str]]:
