@@ -27,6 +27,8 @@ from archivia_fs.types import Caller
 from archivia_fs.vfs.names import check_name
 from archivia_fs.vfs.passwords import hash_password
 from archivia_fs.vfs.vfs import Vfs, VfsOptions
+from archivia_fs.vfs.view import View
+from archivia_fs.views.downloads.view import DownloadsView
 from archivia_fs.views.thumbnails.background import Background
 from archivia_fs.views.thumbnails.maker import Maker
 from archivia_fs.views.thumbnails.pool import Pool
@@ -97,7 +99,8 @@ class Gateway:
         self.first_user = first_start(self.catalog, settings)
         background = self._start_previews(plain)
         options = VfsOptions(spill_dir=settings.spill_dir, memory=settings.memory)
-        self.vfs = Vfs(self.catalog, stacked, options, [ThumbnailsView(self.previews, background.later)])
+        views: list[View] = [ThumbnailsView(self.previews, background.later), DownloadsView(self.catalog)]
+        self.vfs = Vfs(self.catalog, stacked, options, views)
         self._undo.append(self.vfs.close)
         self.vfs.subscribe(background.on_effects)
 
