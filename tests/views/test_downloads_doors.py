@@ -1,0 +1,202 @@
+"""Downloads through both doors: what HTTP promises of a file, and what programs read through the mount."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import which
+
+import pytest
+
+from archivia_fs.store.memory import MemoryStore
+from archivia_fs.types import Caller, ObjectKey, OpenFlags
+from archivia_fs.vfs.passwords import hash_password
+from archivia_fs.vfs.vfs import Vfs, VfsOptions
+from archivia_fs.views.downloads.view import DownloadsView
+from catalog.catalog import Catalog
+from tests.fuse.conftest import mounted
+from tests.webdav.conftest import Client, basic
+from tests.webdav.toy import USERS
+from webdav.server import WebDavOptions, WebDavServer
+
+ALICE = Caller("alice", 0, 0)
+BOX, ZIP = "/Documents/box", "/Downloads/box/roll%203.zip"
+PAGES = {f"page {number}.dng": bytes([number]) * (number * 300_000 + 7) for number in range(1, 13)}
+
+
+class CountingStore(MemoryStore):
+    """Says how many bytes were read."""
+
+    bytes_read = 0
+
+    def read_into(self, key: ObjectKey, offset: int, buffer: memoryview) -> None:
+        self.bytes_read += len(buffer)
+        super().read_into(key, offset, buffer)
+
+
+@dataclass
+class Drive:
+    vfs: Vfs
+    store: CountingStore
+    url: str
+
+    def put(self, name: str, data: bytes) -> None:
+        put = self.vfs.put(ALICE, self.vfs.resolve(ALICE, f"{BOX}/roll 3").ino, name, mtime_ns=10**18)
+        put.write(data)
+        put.commit()
+
+
+@pytest.fixture
+def drive(tmp_path: Path) -> Iterator[Drive]:
+    catalog = Catalog.open(f"sqlite:///{tmp_path}/catalog.db")
+    for user, password in USERS.items():
+        catalog.add_user(user, hash_password(password), admin=user == "alice")
+    catalog.add_user("admin", "no password", admin=True)  # who mounts
+    store = CountingStore()
+    options = VfsOptions(tmp_path / "spill", memory=64 * 1024**2)
+    vfs = Vfs(catalog, store, options, views=[DownloadsView(catalog)])
+    box = vfs.mkdir(ALICE, vfs.resolve(ALICE, "/Documents").ino, "box", 0o755)
+    vfs.mkdir(ALICE, box.ino, "roll 3", 0o755)
+    server = WebDavServer(vfs, WebDavOptions(port=0, threads=6))
+    server.start()
+    drive = Drive(vfs, store, server.url)
+    for name, data in PAGES.items():
+        drive.put(name, data)
+    yield drive
+    server.stop(5)
+    vfs.close()
+    catalog.close()
+
+
+@pytest.fixture
+def connect(drive: Drive) -> Iterator[Callable[[], Client]]:
+    clients: list[Client] = []
+
+    def make() -> Client:
+        clients.append(Client(drive.url))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.connection.close()
+
+
+def test_size_and_tag_before_the_first_byte(drive: Drive, connect: Callable[[], Client]) -> None:
+    dav = connect()
+    before = drive.store.bytes_read
+    head = dav("HEAD", ZIP)
+    listed = dav("PROPFIND", "/Downloads/box/", Depth="1")
+    assert drive.store.bytes_read == before
+    whole = dav("GET", ZIP)
+    assert head.status == whole.status == 200
+    assert int(head.headers["Content-Length"]) == len(whole.body)
+    assert head.headers["ETag"] == whole.headers["ETag"]
+    assert not head.headers["ETag"].startswith("W/")
+    assert head.headers["Accept-Ranges"] == "bytes"
+    assert head.headers["Content-Type"] == "application/zip"
+    assert ZIP in listed.hrefs()
+    assert f">{len(whole.body)}<" in listed.body.decode()
+    archive = zipfile.ZipFile(io.BytesIO(whole.body))
+    assert {name: archive.read(name) for name in PAGES} == PAGES
+
+
+def test_segments_at_once_are_the_whole(connect: Callable[[], Client]) -> None:
+    whole = connect()("GET", ZIP)
+    size, segment = len(whole.body), 1_500_000
+    starts = range(0, size, segment)
+    clients = {start: connect() for start in starts}
+
+    def fetch(start: int) -> bytes:
+        wanted = f"bytes={start}-{start + segment - 1}"
+        answer = clients[start]("GET", ZIP, Range=wanted, If_Range=whole.headers["ETag"])
+        assert answer.status == 206
+        assert answer.headers["Content-Range"] == f"bytes {start}-{min(start + segment, size) - 1}/{size}"
+        return answer.body
+
+    with ThreadPoolExecutor(4) as pool:
+        assert b"".join(pool.map(fetch, starts)) == whole.body
+    assert connect()("GET", ZIP, Range="bytes=-22").body == whole.body[-22:]
+    assert connect()("GET", ZIP, Range=f"bytes={size}-").status == 416
+
+
+def test_going_on_after_a_change_gives_the_new_one_whole(drive: Drive, connect: Callable[[], Client]) -> None:
+    dav = connect()
+    tag = dav("HEAD", ZIP).headers["ETag"]
+    drive.put("page 5.dng", b"changed" * 1000)
+    answer = dav("GET", ZIP, Range="bytes=1000-", If_Range=tag)
+    assert answer.status == 200
+    assert answer.headers["ETag"] != tag
+    assert zipfile.ZipFile(io.BytesIO(answer.body)).read("page 5.dng") == b"changed" * 1000
+    assert dav("GET", ZIP, If_Match=tag).status == 412
+    assert dav("GET", ZIP, If_None_Match=answer.headers["ETag"]).status == 304
+
+
+def test_a_download_in_progress_is_one_state(drive: Drive, connect: Callable[[], Client]) -> None:
+    expected = connect()("GET", ZIP).body
+    slow = Client(drive.url)
+    connection = slow.connection
+    connection.request("GET", ZIP, headers=basic("alice"))
+    response = connection.getresponse()
+    first = response.read(500_000)
+    for name in PAGES:
+        drive.put(name, b"other")
+    assert first + response.read() == expected
+    connection.close()
+
+
+def test_it_cannot_be_written(connect: Callable[[], Client]) -> None:
+    dav = connect()
+    for method in ("PUT", "DELETE"):
+        assert dav(method, ZIP, b"x" if method == "PUT" else None).status == 403
+    assert dav("GET", ZIP).status == 200
+
+
+def test_the_mount_shows_the_same(drive: Drive, tmp_path: Path, connect: Callable[[], Client]) -> None:
+    whole = connect()("GET", ZIP).body
+    with mounted(drive.vfs, tmp_path / "mnt") as mount:  # type: ignore[arg-type]  # a Vfs is what it stands for
+        path = mount.path / "Downloads/box/roll 3.zip"
+        before = drive.store.bytes_read
+        assert path.stat().st_size == len(whole)
+        with zipfile.ZipFile(path) as archive:
+            assert len(archive.namelist()) == len(PAGES) + 2
+            assert drive.store.bytes_read - before < 9 * 1024**2  # of 23 MB: the block that the last page is in
+            assert archive.read("page 7.dng") == PAGES["page 7.dng"]
+        if which("unzip"):
+            for words in (["-l"], ["-tqq"]):
+                done = subprocess.run(["unzip", *words, path], capture_output=True, text=True, timeout=60, check=False)
+                assert done.returncode == 0, done.stdout + done.stderr
+        assert path.read_bytes() == whole
+        with pytest.raises(OSError, match="Read-only"):
+            path.write_bytes(b"x")
+        bag = mount.path / "Downloads/box/roll 3_bag.zip"
+        assert zipfile.ZipFile(bag).testzip() is None
+
+
+def test_the_mount_sees_changes_and_an_open_zip_does_not(drive: Drive, tmp_path: Path) -> None:
+    with mounted(drive.vfs, tmp_path / "mnt") as mount:  # type: ignore[arg-type]  # a Vfs is what it stands for
+        path = mount.path / "Downloads/box/roll 3.zip"
+        whole = path.read_bytes()
+        with path.open("rb") as file:
+            assert file.read(100) == whole[:100]
+            (mount.path / "Documents/box/roll 3/page 1.dng").write_bytes(b"new")
+            deadline = time.monotonic() + 5
+            while path.stat().st_size == len(whole):  # names of views are known for a second
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            assert file.read() == whole[100:]
+        assert zipfile.ZipFile(path).read("page 1.dng") == b"new"
+
+
+def test_closed_handles_hold_nothing(drive: Drive) -> None:
+    ino = drive.vfs.resolve(ALICE, "/Downloads/box/roll 3.zip").ino
+    handle = drive.vfs.open(ALICE, ino, OpenFlags.READ)
+    assert handle.pread(0, 4) == b"PK\3\4"
+    handle.release()
+    with pytest.raises(Exception, match="closed"):
+        handle.pread(5_000_000, 4)
