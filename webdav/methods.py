@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
-from xml.etree.ElementTree import Element
+from xml.etree.ElementTree import Element, ParseError
 
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
 from typing_extensions import Buffer
-from wsgidav import util
+from wsgidav import util, xml_tools
 from wsgidav.dav_error import PRECONDITION_CODE_PropfindFiniteDepth
 from wsgidav.request_server import RequestServer
 
@@ -132,7 +134,7 @@ class NameMethods(RequestServer):
             fail(HTTPStatus.FORBIDDEN, message, condition=PRECONDITION_CODE_PropfindFiniteDepth)
         node = self._existing(environ)
         self._evaluate_if_headers(node, environ)
-        body: Element | None = util.parse_xml_body(environ, allow_empty=True)
+        body = _xml_body(environ, allow_empty=True)
         wanted = Wanted(body)
         members: Iterable[Node] = ()
         if depth == "1" and isinstance(node, Folder):
@@ -145,7 +147,7 @@ class NameMethods(RequestServer):
         node = self._existing(environ)
         self._evaluate_if_headers(node, environ)
         self._may_write(node.path, environ)
-        update = Update(util.parse_xml_body(environ))
+        update = Update(_xml_body(environ))
         if not update.refused:
             changes = update.changes
             if None in changes.values():  # removing what is not there is no error here (RFC 4918 14.23)
@@ -306,6 +308,19 @@ class NameMethods(RequestServer):
         except NotFound:
             fail(HTTPStatus.PRECONDITION_FAILED, "That lock has expired.")
         return response
+
+
+def _xml_body(environ: Environ, *, allow_empty: bool = False) -> Any:
+    """The request's XML as the standard library's elements: wsgidav parses with lxml where that is installed, which has elements of
+    its own and lets entities pass unresolved. They are refused here."""
+    body = util.parse_xml_body(environ, allow_empty=allow_empty)
+    if body is None:
+        return None
+    try:
+        element: Element = fromstring(xml_tools.xml_to_bytes(body))
+    except (ParseError, DefusedXmlException) as error:
+        fail(HTTPStatus.BAD_REQUEST, f"The XML of the request is not accepted: {error}.")
+    return element
 
 
 def oc_mtime(environ: Environ) -> int | None:

@@ -12,8 +12,9 @@ import posixpath
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
-from xml.etree.ElementTree import Element
+from xml.etree.ElementTree import Element, tostring
 
+from wsgidav import xml_tools
 from wsgidav.dav_provider import DAVCollection, DAVNonCollection
 
 from archivia_fs.content import FileObject
@@ -68,13 +69,14 @@ class Node:
     def get_content_type(self) -> str | None:
         return None
 
-    def get_property_value(self, name: str) -> Element:
+    def get_property_value(self, name: str) -> Any:
         """Only wsgidav's LOCK asks through here; PROPFIND has its own writer."""
         if name != "{DAV:}lockdiscovery":
             fail(HTTPStatus.NOT_FOUND, f"There is no property {name}.")
         element = Element(name)
         element.extend(discovery(self.vfs.locks(), self.path))
-        return element
+        # Of the kind that wsgidav itself uses: lxml's where that is installed.
+        return xml_tools.string_to_xml(tostring(element))
 
 
 class Folder(Node, DAVCollection):
