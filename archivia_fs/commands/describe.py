@@ -19,7 +19,6 @@ commands = typer.Typer()
 
 PREFIX = "user."  # of the properties that setfattr and PROPPATCH set
 LOGICAL_ID = "logical_id"
-LOGICAL_ID_KEY = "user.archivia.logical_id"
 # The Dublin Core Metadata Element Set 1.1, in its order.
 ELEMENTS = (
     "title", "creator", "subject", "description", "publisher", "contributor", "date", "type", "format", "identifier",
@@ -91,7 +90,7 @@ def _names() -> Sequence[str]:
 
 
 def _key(name: str) -> str:
-    return LOGICAL_ID_KEY if name == LOGICAL_ID else PREFIX + name
+    return PREFIX + name
 
 
 def _told(properties: Mapping[str, bytes]) -> Mapping[str, Sequence[str]]:

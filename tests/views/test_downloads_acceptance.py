@@ -349,11 +349,23 @@ def test_the_table_is_csv(roll: Drive) -> None:
 
 
 def test_the_logical_id_names_the_computed_files(roll: Drive) -> None:
-    roll.vfs.set_properties(roll.caller, roll.stat(ROLL).ino, {"user.archivia.logical_id": b"inv/17"})
+    roll.vfs.set_properties(roll.caller, roll.stat(ROLL).ino, {"user.logical_id": b"inv/17"})
     assert roll.names(f"{DOWNLOADS}/Rolle 3")[:2] == ["inner", "inner.zip"]
     assert "inv_17_mets.xml" in roll.names(f"{DOWNLOADS}/Rolle 3")
     tree = etree.fromstring(roll.read(f"{DOWNLOADS}/Rolle 3/inv_17_mets.xml"))
     assert tree.get("OBJID") == "inv/17"
+
+
+def test_long_names_can_be_unpacked(drive: Drive, tmp_path: Path) -> None:
+    name = "日" * 85
+    drive.folder(f"/Documents/scans/{name}")
+    drive.put(f"/Documents/scans/{name}/{name}", b"x")
+    shown = [each for each in drive.names(DOWNLOADS) if each != name]
+    assert len(shown) == 2
+    for each in shown:
+        drive.zip(f"{DOWNLOADS}/{each}").extractall(tmp_path / each[-10:])
+    for each in drive.names(f"{DOWNLOADS}/{name}"):
+        assert drive.read(f"{DOWNLOADS}/{name}/{each}")
 
 
 class _Offline(etree.Resolver):

@@ -22,7 +22,8 @@ from archivia_fs.views.thumbnails.ifd import PictureFacts
 from catalog.catalog import Below, Catalog
 
 DC_PREFIX = "user.dc."
-LOGICAL_ID = "user.archivia.logical_id"  # of a document; without it the name of its folder
+LOGICAL_ID = "user.logical_id"  # of a document; without it the name of its folder. user.archivia.* are read-only
+STEM_MAX = 200  # bytes
 PATH_MAX = 3_000  # bytes; PATH_MAX in limits.h is 4,096, and somebody unpacks it below something
 UNSAFE_IN_BAGS = "%"  # tools disagree on whether manifests encode it (RFC 8493 2.1.3)
 
@@ -83,12 +84,17 @@ class Document:
         return safe_name(self.logical_id, also=UNSAFE_IN_BAGS)
 
     @property
+    def _short(self) -> str:
+        """Leaves room for what follows in the 255 bytes of a name."""
+        return self.stem.encode()[:STEM_MAX].decode(errors="ignore")
+
+    @property
     def mets_name(self) -> str:
-        return f"{self.stem[:120]}_mets.xml"
+        return f"{self._short}_mets.xml"
 
     @property
     def table_name(self) -> str:
-        return f"{self.stem[:120]}_metadata.csv"
+        return f"{self._short}_metadata.csv"
 
 
 def read_document(catalog: Catalog, ino: InodeNo) -> Document:
