@@ -7,9 +7,7 @@ Whatever happens to the files, an open ZIP shows the revisions of its layout, so
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import threading
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,28 +18,12 @@ from archivia_fs.content import BytesContent, Content
 from archivia_fs.errors import BadHandle, CorruptData
 from archivia_fs.types import RevisionId
 from archivia_fs.views.downloads.layout import FileRange, Layout
+from archivia_fs.views.downloads.text import Text
 
 MEMBERS_MAX = 4  # idle open members of one reader: parallel ranges of neighbours find theirs open
 
 
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """A computed file, or member: its bytes, packed, because METS and CSV shrink to a twentieth and wait in memory."""
-
-    packed: bytes
-    size: int
-    crc32: int
-    etag: str
-
-    @classmethod
-    def of(cls, data: bytes) -> Computed:
-        return cls(zlib.compress(data, 1), len(data), zlib.crc32(data), hashlib.sha256(data).hexdigest()[:40])
-
-    def data(self) -> bytes:
-        return zlib.decompress(self.packed)
-
-
-Source = RevisionId | Computed | None  # None: a folder or an empty file
+Source = RevisionId | Text | None  # None: a folder or an empty file
 
 
 @dataclass(slots=True)
@@ -131,6 +113,6 @@ class ZipContent:
 
     def _content(self, index: int) -> Content:
         source = self._sources[index]
-        if isinstance(source, Computed):
-            return BytesContent(source.data(), "")
+        if isinstance(source, Text):
+            return source
         return BytesContent(b"", "") if source is None else self._open_revision(source)

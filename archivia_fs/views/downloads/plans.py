@@ -8,10 +8,8 @@ A listing needs sizes and ETags only, which stay known for many documents; whole
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
-import zlib
 from array import array
 from bisect import bisect_left
 from collections import OrderedDict, deque
@@ -20,11 +18,12 @@ from dataclasses import dataclass, replace
 
 from archivia_fs.types import Change, ChangeKind, Effects, InodeNo, RevisionId
 from archivia_fs.views.downloads import bag
-from archivia_fs.views.downloads.content import Computed, Source
+from archivia_fs.views.downloads.content import Source
 from archivia_fs.views.downloads.document import Document, read_document
 from archivia_fs.views.downloads.layout import Layout, Member
 from archivia_fs.views.downloads.mets import mets
 from archivia_fs.views.downloads.table import table
+from archivia_fs.views.downloads.text import Text
 from catalog.catalog import Catalog
 
 PLANS_BYTES = 24 * 1024**2  # of plans in memory; the last one stays, whatever its size
@@ -59,8 +58,8 @@ class Archive:
 class Plan:
     """A document laid out. `unhashed`: members of the ZIP whose SHA-256 is pending, with their lines in the bag's manifest."""
 
-    mets: Computed
-    table: Computed
+    mets: Text
+    table: Text
     zip: Archive
     bag: Archive
     unhashed: Mapping[int, int]
@@ -68,8 +67,7 @@ class Plan:
     @property
     def memory(self) -> int:
         """About how many bytes this takes."""
-        computed = (self.mets, self.table, *(tag for tag in self.bag.sources[:TAGS] if isinstance(tag, Computed)))
-        texts = sum(len(each.packed) for each in computed)
+        texts = sum(each.memory for each in (self.mets, self.table, *self.bag.sources[:TAGS]) if isinstance(each, Text))
         return texts + self.zip.layout.memory + self.bag.layout.memory + 128 * len(self.zip.sources)
 
 
@@ -211,22 +209,15 @@ class Plans:
 def lay_out(document: Document) -> Plan:
     """The ZIP and the bag of a document; pure."""
     described, listed = mets(document), table(document)
-    texts = ((document.mets_name, described), (document.table_name, listed))
-    members = [_computed(name, data, document) for name, data in texts]
+    members = [_computed(document.mets_name, described, document), _computed(document.table_name, listed, document)]
     members += [
         Member(item.path, item.size, item.mtime_ns, item.mode, item.crc32, item.revision or "")
         for item in document.items
     ]
-    sources: list[Source] = [Computed.of(data) for _, data in texts]
-    sources += [item.revision for item in document.items]
+    sources: list[Source] = [described, listed, *(item.revision for item in document.items)]
     layout = Layout(members)
-    plan_bag, unhashed = _bag(
-        document, members, sources, [hashlib.sha256(data).hexdigest() for _, data in texts], layout.etag
-    )
-    first, second = sources[:COMPUTED]
-    assert isinstance(first, Computed)
-    assert isinstance(second, Computed)
-    return Plan(first, second, Archive(layout, sources), plan_bag, unhashed)
+    plan_bag, unhashed = _bag(document, members, sources, layout.etag)
+    return Plan(described, listed, Archive(layout, sources), plan_bag, unhashed)
 
 
 def complete(plan: Plan, digests: Callable[[RevisionId], tuple[str, int]], *, hashes: bool) -> Plan:
@@ -243,7 +234,7 @@ def complete(plan: Plan, digests: Callable[[RevisionId], tuple[str, int]], *, ha
     zip_layout = plan.zip.layout.with_checksums(crcs)
     bag_crcs = {TAGS + member: crc for member, crc in crcs.items()}
     sources = list(plan.bag.sources)
-    tags = [source.data() for source in sources[:TAGS] if isinstance(source, Computed)]
+    tags = [source.data() for source in sources[:TAGS] if isinstance(source, Text)]
     lines = tags[bag.MANIFEST].split(b"\n")
     for member, line in plan.unhashed.items():
         if member in found:
@@ -251,7 +242,7 @@ def complete(plan: Plan, digests: Callable[[RevisionId], tuple[str, int]], *, ha
     tags[bag.MANIFEST] = b"\n".join(lines)
     tags = bag.tagged(tags[:-1])
     for index, data in enumerate(tags):
-        sources[index] = computed = Computed.of(data)
+        sources[index] = computed = Text.of(data)
         bag_crcs[index] = computed.crc32
     return replace(
         plan,
@@ -262,25 +253,29 @@ def complete(plan: Plan, digests: Callable[[RevisionId], tuple[str, int]], *, ha
 
 
 def _bag(
-    document: Document, members: Sequence[Member], sources: Sequence[Source], computed: Sequence[str], etag: str
+    document: Document, members: Sequence[Member], sources: Sequence[Source], etag: str
 ) -> tuple[Archive, Mapping[int, int]]:
     """The same members under `data/`. Its manifest follows from the ZIP, so the ZIP's `etag` names it before it is known."""
+    computed = [source.sha256 for source in sources[:COMPUTED] if isinstance(source, Text)]
     known = [*computed, *(item.sha256 for item in document.items)]
     files = [index for index, member in enumerate(members) if not member.path.endswith("/")]
     payload = bag.manifest((f"data/{members[index].path}", known[index] or bag.PENDING) for index in files)
-    tags = bag.tagged([*bag.about(document, [members[index].size for index in files]), payload])
+    tags = [Text.of(tag) for tag in bag.tagged([*bag.about(document, [members[i].size for i in files]), payload])]
     top = document.stem
     whole = [
-        replace(_computed(f"{top}/{name}", data, document), identity=f"{name} of {etag}")
-        for name, data in zip(bag.NAMES, tags, strict=True)
+        replace(
+            _computed(f"{top}/{name}", tag, document),
+            identity=f"{tag.sha256 if index < bag.MANIFEST else name} of {etag}",
+        )
+        for index, (name, tag) in enumerate(zip(bag.NAMES, tags, strict=True))
     ]
     whole += [replace(member, path=f"{top}/data/{member.path}") for member in members]
     unhashed = {index: line for line, index in enumerate(files) if known[index] is None}
-    return Archive(Layout(whole), [*(Computed.of(data) for data in tags), *sources]), unhashed
+    return Archive(Layout(whole), [*tags, *sources]), unhashed
 
 
-def _computed(path: str, data: bytes, document: Document) -> Member:
-    return Member(path, len(data), document.changed_ns, FILE_MODE, zlib.crc32(data), hashlib.sha256(data).hexdigest())
+def _computed(path: str, text: Text, document: Document) -> Member:
+    return Member(path, text.size, document.changed_ns, FILE_MODE, text.crc32, text.sha256)
 
 
 def _summary(document: Document, plan: Plan, took: float) -> Summary:
@@ -295,5 +290,5 @@ def _summary(document: Document, plan: Plan, took: float) -> Summary:
     )  # fmt: skip
 
 
-def _shape(text: Computed) -> Shape:
+def _shape(text: Text) -> Shape:
     return Shape(text.size, text.etag)

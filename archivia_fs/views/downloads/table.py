@@ -6,10 +6,10 @@ Owns: the columns. Used by: plans. Threading: a pure function.
 from __future__ import annotations
 
 import csv
-import io
 from collections import Counter
 
 from archivia_fs.views.downloads.document import Document, Item, time_text
+from archivia_fs.views.downloads.text import Packer, Text
 
 COLUMNS = (
     "filename", "size", "mtime", "mime_type", "sha256", "crc32", "camera_make", "camera_model", "date_taken", "width",
@@ -17,20 +17,30 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def table(document: Document) -> bytes:
+def table(document: Document) -> Text:
     """One row per file, in the order of the ZIP. What is unknown is empty; a property with several values has several columns of
     the same name."""
     most: Counter[str] = Counter()
     for item in document.items:
         most |= Counter(element for element, _ in item.described)
     elements = [element for element in sorted(most) for _ in range(most[element])]
-    out = io.StringIO()
+    out = _Utf8()
     writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow([*COLUMNS, *(f"dc.{element}" for element in elements)])
     for item in document.items:
         if not item.is_folder:
             writer.writerow([*_facts(item), *_described(item, elements)])
-    return out.getvalue().encode()
+    return out.packer.text()
+
+
+class _Utf8:
+    """What csv writes to."""
+
+    def __init__(self) -> None:
+        self.packer = Packer()
+
+    def write(self, text: str) -> int:
+        return self.packer.write(text.encode())
 
 
 def _facts(item: Item) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Sequence
 
-from archivia_fs.content import BytesContent, Content
+from archivia_fs.content import Content
 from archivia_fs.errors import Changed, NotFound
 from archivia_fs.types import DOCUMENTS_INODE, Caller, InodeNo, lookup_key
 from archivia_fs.vfs.view import Archive, ViewNode
@@ -75,8 +75,7 @@ class DownloadsView:
         if _shape(summary, kind).etag != node.etag:
             raise Changed("The document has changed; look the download up again.")
         if kind in (Kind.METS, Kind.TABLE):
-            text = plan.mets if kind is Kind.METS else plan.table
-            return BytesContent(text.data(), node.etag)
+            return plan.mets if kind is Kind.METS else plan.table
         whole = complete(plan, lambda revision: self._checksums.get(archive, revision), hashes=kind is Kind.BAG)
         if whole is not plan:
             self._plans.improve(ino, plan, whole)
