@@ -383,6 +383,24 @@ def test_long_names_can_be_unpacked(drive: Drive, tmp_path: Path) -> None:
         assert drive.read(f"{DOWNLOADS}/{name}/{each}")
 
 
+def test_any_depth_of_folders(drive: Drive) -> None:
+    drive.folder(ROLL)
+    ino, deep = drive.stat(ROLL).ino, 1_100  # with names of three bytes, deeper than a path that can be unpacked
+    for _ in range(deep):
+        ino = drive.vfs.mkdir(drive.caller, ino, "däd", 0o755).ino
+    put = drive.vfs.put(drive.caller, ino, "page.dng")
+    put.write(b"deep")
+    put.commit()
+    archive = drive.zip(f"{DOWNLOADS}/Rolle 3.zip")
+    assert max(len(name.encode()) for name in archive.namelist()) < 4_000
+    (page,) = (name for name in archive.namelist() if name.endswith("page.dng"))
+    assert archive.read(page) == b"deep"
+    tree = etree.fromstring(archive.read("Rolle 3_mets.xml"))  # a parser's usual limits
+    assert _texts(tree, "//p:originalName") == ["däd/" * deep + "page.dng"]
+    labels = tree.xpath("//m:structMap//m:div[@TYPE='page']/ancestor-or-self::m:div/@LABEL", namespaces=SPACES)
+    assert "/".join(str(label) for label in labels[1:]) == "däd/" * deep + "page.dng"
+
+
 class _Offline(etree.Resolver):
     """Whoever imports XLink gets the one beside mets.xsd."""
 

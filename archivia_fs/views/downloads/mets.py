@@ -27,6 +27,7 @@ HREF, TITLE = f"{{{XLINK}}}href", f"{{{XLINK}}}title"
 NAMESPACES = {None: METS, "xlink": XLINK, "premis": PREMIS, "dc": DC, "xsi": XSI}
 SCHEMAS = f"{METS} http://www.loc.gov/standards/mets/version1121/mets.xsd"
 AGENT = "Archivia FS"
+DEPTH_MAX = 200  # folders in folders; libxml2 reads elements 256 deep unless told XML_PARSE_HUGE
 
 _ELEMENTS = frozenset(
     ("contributor", "coverage", "creator", "date", "description", "format", "identifier", "language", "publisher",
@@ -133,6 +134,7 @@ class _Writer:
             self._divs()
 
     def _divs(self) -> None:
+        """Folders deeper than parsers read stand beside what is in them, with their paths."""
         open_divs: list[tuple[str, Any]] = []
         orders = [0]
         for number, item in enumerate(self._document.items, 1):
@@ -140,19 +142,21 @@ class _Writer:
                 open_divs.pop()[1].__exit__(None, None, None)
                 orders.pop()
             orders[-1] += 1
-            name = item.original.rstrip("/").rpartition("/")[2]
+            name = item.original[len(open_divs[-1][0]) if open_divs else 0 :].rstrip("/")
             attributes = {"ORDER": str(orders[-1]), "LABEL": xml_text(name)}
             if item.described:
                 attributes["DMDID"] = f"DMD-{number}"
-            if item.is_folder:
+            if item.is_folder and len(open_divs) < DEPTH_MAX:
                 div = self._in(_m("div"), {"TYPE": "folder", **attributes})
                 div.__enter__()
                 open_divs.append((item.original, div))
                 orders.append(0)
                 continue
             picture = _is_picture(item)
-            with self._in(_m("div"), {"TYPE": "page" if picture else "file", **attributes}):
-                self._pointer(f"FILE-{number}")
+            kind = "folder" if item.is_folder else "page" if picture else "file"
+            with self._in(_m("div"), {"TYPE": kind, **attributes}):
+                if not item.is_folder:
+                    self._pointer(f"FILE-{number}")
                 if picture:
                     self._pointer(f"THUMB-{number}")
         for _, div in reversed(open_divs):
