@@ -193,6 +193,15 @@ def test_the_mount_sees_changes_and_an_open_zip_does_not(drive: Drive, tmp_path:
         assert zipfile.ZipFile(path).read("page 1.dng") == b"new"
 
 
+def test_opening_what_was_looked_up_just_before_a_change_opens_the_new_one(drive: Drive, tmp_path: Path) -> None:
+    with mounted(drive.vfs, tmp_path / "mnt") as mount:  # type: ignore[arg-type]  # a Vfs is what it stands for
+        path = mount.path / "Downloads/box/roll 3.zip"
+        for number in range(5):
+            path.stat()  # the kernel knows the name now, for a second
+            drive.put("page 1.dng", b"new" * number)
+            assert zipfile.ZipFile(path).read("page 1.dng") == b"new" * number
+
+
 def test_closed_handles_hold_nothing(drive: Drive) -> None:
     ino = drive.vfs.resolve(ALICE, "/Downloads/box/roll 3.zip").ino
     handle = drive.vfs.open(ALICE, ino, OpenFlags.READ)

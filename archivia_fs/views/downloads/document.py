@@ -14,6 +14,8 @@ import stat as stat_module
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lxml import etree
+
 from archivia_fs.types import InodeNo, RevisionId
 from archivia_fs.views.downloads.names import natural_key, safe_name, unique_names
 from archivia_fs.views.thumbnails.background import is_likely
@@ -182,9 +184,20 @@ def _words(properties: Mapping[str, bytes]) -> Words:
         (name.removeprefix(DC_PREFIX), line.strip())
         for name, value in sorted(properties.items())
         if name.startswith(DC_PREFIX)
-        for line in _text(value).splitlines()
+        for line in _plain(_text(value)).splitlines()
         if line.strip()
     ]
+
+
+def _plain(value: str) -> str:
+    """The text of a WebDAV property that was set with attributes, such as xml:lang, and is kept as XML; else `value`."""
+    if not value.startswith("<"):
+        return value
+    try:
+        element = etree.fromstring(value.encode(), etree.XMLParser(resolve_entities=False, no_network=True))
+    except etree.XMLSyntaxError:
+        return value
+    return str(etree.tostring(element, method="text", encoding="unicode"))
 
 
 def _text(value: bytes) -> str:
