@@ -128,12 +128,12 @@ def time_text(ns: int) -> str:
 
 
 def _items(
-    top: InodeNo, below: Mapping[InodeNo, list[Below]], described: Mapping[InodeNo, Mapping[str, bytes]],
+    top: InodeNo, below: dict[InodeNo, list[Below]], described: Mapping[InodeNo, Mapping[str, bytes]],
     taken: Sequence[str],
 ) -> list[Item]:  # fmt: skip
-    """Depth first, each folder before what is in it."""
+    """Depth first, each folder before what is in it. Takes `below` apart, so that not both are in memory."""
     found: list[Item] = []
-    waiting = [(top, "", "", iter(_ordered(below.get(top, ()), taken)))]
+    waiting = [(top, "", "", iter(_ordered(below.pop(top, ()), taken)))]
     while waiting:
         _, path, original, children = waiting[-1]
         child = next(children, None)
@@ -144,7 +144,7 @@ def _items(
         item = _item(each, _fitting(path, safe), original + each.name, described)
         found.append(item)
         if item.is_folder:
-            rest = iter(_ordered(below.get(each.ino, ()), ()))
+            rest = iter(_ordered(below.pop(each.ino, ()), ()))
             waiting.append((each.ino, item.path, item.original, rest))
     return found
 

@@ -25,7 +25,10 @@ DC = "http://purl.org/dc/elements/1.1/"
 XSI = "http://www.w3.org/2001/XMLSchema-instance"
 HREF, TITLE = f"{{{XLINK}}}href", f"{{{XLINK}}}title"
 NAMESPACES = {None: METS, "xlink": XLINK, "premis": PREMIS, "dc": DC, "xsi": XSI}
-SCHEMAS = f"{METS} http://www.loc.gov/standards/mets/version1121/mets.xsd"
+SCHEMAS = (
+    f"{METS} http://www.loc.gov/standards/mets/version1121/mets.xsd"
+    f" {PREMIS} http://www.loc.gov/standards/premis/v3/premis.xsd"
+)
 AGENT = "Archivia FS"
 DEPTH_MAX = 200  # folders in folders; libxml2 reads elements 256 deep unless told XML_PARSE_HUGE
 

@@ -13,8 +13,9 @@ import time
 from array import array
 from bisect import bisect_left
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from archivia_fs.types import Change, ChangeKind, Effects, InodeNo, RevisionId
 from archivia_fs.views.downloads import bag
@@ -209,14 +210,9 @@ class Plans:
 def lay_out(document: Document) -> Plan:
     """The ZIP and the bag of a document; pure."""
     described, listed = mets(document), table(document)
-    members = [_computed(document.mets_name, described, document), _computed(document.table_name, listed, document)]
-    members += [
-        Member(item.path, item.size, item.mtime_ns, item.mode, item.crc32, item.revision or "")
-        for item in document.items
-    ]
     sources: list[Source] = [described, listed, *(item.revision for item in document.items)]
-    layout = Layout(members)
-    plan_bag, unhashed = _bag(document, members, sources, layout.etag)
+    layout = Layout(_members(document, described, listed))
+    plan_bag, unhashed = _bag(document, described, listed, layout.etag, sources)
     return Plan(described, listed, Archive(layout, sources), plan_bag, unhashed)
 
 
@@ -252,26 +248,33 @@ def complete(plan: Plan, digests: Callable[[RevisionId], tuple[str, int]], *, ha
     )
 
 
+def _members(document: Document, described: Text, listed: Text, folder: str = "") -> Iterator[Member]:
+    yield _computed(folder + document.mets_name, described, document)
+    yield _computed(folder + document.table_name, listed, document)
+    for item in document.items:
+        yield Member(folder + item.path, item.size, item.mtime_ns, item.mode, item.crc32, item.revision or "")
+
+
 def _bag(
-    document: Document, members: Sequence[Member], sources: Sequence[Source], etag: str
+    document: Document, described: Text, listed: Text, etag: str, sources: Sequence[Source]
 ) -> tuple[Archive, Mapping[int, int]]:
     """The same members under `data/`. Its manifest follows from the ZIP, so the ZIP's `etag` names it before it is known."""
-    computed = [source.sha256 for source in sources[:COMPUTED] if isinstance(source, Text)]
-    known = [*computed, *(item.sha256 for item in document.items)]
-    files = [index for index, member in enumerate(members) if not member.path.endswith("/")]
-    payload = bag.manifest((f"data/{members[index].path}", known[index] or bag.PENDING) for index in files)
-    tags = [Text.of(tag) for tag in bag.tagged([*bag.about(document, [members[i].size for i in files]), payload])]
-    top = document.stem
-    whole = [
+    files = [(COMPUTED + index, item) for index, item in enumerate(document.items) if not item.is_folder]
+    lines = [(document.mets_name, described.sha256), (document.table_name, listed.sha256)]
+    lines += [(item.path, item.sha256 or bag.PENDING) for _, item in files]
+    sizes = [described.size, listed.size, *(item.size for _, item in files)]
+    payload = bag.manifest((f"data/{path}", digest) for path, digest in lines)
+    tags = [Text.of(tag) for tag in bag.tagged([*bag.about(document, sizes), payload])]
+    top = [
         replace(
-            _computed(f"{top}/{name}", tag, document),
+            _computed(f"{document.stem}/{name}", tag, document),
             identity=f"{tag.sha256 if index < bag.MANIFEST else name} of {etag}",
         )
         for index, (name, tag) in enumerate(zip(bag.NAMES, tags, strict=True))
     ]
-    whole += [replace(member, path=f"{top}/data/{member.path}") for member in members]
-    unhashed = {index: line for line, index in enumerate(files) if known[index] is None}
-    return Archive(Layout(whole), [*tags, *sources]), unhashed
+    layout = Layout(chain(top, _members(document, described, listed, f"{document.stem}/data/")))
+    unhashed = {index: line for line, (index, item) in enumerate(files, COMPUTED) if item.sha256 is None}
+    return Archive(layout, [*tags, *sources]), unhashed
 
 
 def _computed(path: str, text: Text, document: Document) -> Member:
