@@ -6,6 +6,7 @@ import io
 import subprocess
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from shutil import which
 import pytest
 
 from archivia_fs.store.memory import MemoryStore
-from archivia_fs.types import Caller, ObjectKey, OpenFlags
+from archivia_fs.types import Caller, ObjectKey, OpenFlags, Revision, RevisionId
 from archivia_fs.vfs.passwords import hash_password
 from archivia_fs.vfs.vfs import Vfs, VfsOptions
 from archivia_fs.views.downloads.view import DownloadsView
@@ -43,6 +44,7 @@ class CountingStore(MemoryStore):
 @dataclass
 class Drive:
     vfs: Vfs
+    catalog: Catalog
     store: CountingStore
     url: str
 
@@ -65,7 +67,7 @@ def drive(tmp_path: Path) -> Iterator[Drive]:
     vfs.mkdir(ALICE, box.ino, "roll 3", 0o755)
     server = WebDavServer(vfs, WebDavOptions(port=0, threads=6))
     server.start()
-    drive = Drive(vfs, store, server.url)
+    drive = Drive(vfs, catalog, store, server.url)
     for name, data in PAGES.items():
         drive.put(name, data)
     yield drive
@@ -200,6 +202,28 @@ def test_opening_what_was_looked_up_just_before_a_change_opens_the_new_one(drive
             path.stat()  # the kernel knows the name now, for a second
             drive.put("page 1.dng", b"new" * number)
             assert zipfile.ZipFile(path).read("page 1.dng") == b"new" * number
+
+
+def test_fifty_who_open_at_once_compute_a_checksum_once(drive: Drive) -> None:
+    data = b"adopted" * 300_000
+    folder = drive.vfs.resolve(ALICE, f"{BOX}/roll 3")
+    ino = drive.vfs.mknod(ALICE, folder.ino, "adopted.dng", 0o100644, 0).ino
+    drive.store.put(ObjectKey("adopted"), data, zlib.crc32(data))
+    revision = Revision(RevisionId("adopted"), ObjectKey("adopted"), len(data), len(data), None, None, 0)
+    drive.catalog.commit_revision(ino, revision, mtime_ns=1)
+    stat = drive.vfs.resolve(ALICE, "/Downloads/box/roll 3_bag.zip")
+    before = drive.store.bytes_read
+
+    def tail(_: int) -> bytes:
+        handle = drive.vfs.open(ALICE, stat.ino, OpenFlags.READ)
+        try:
+            return bytes(handle.pread(stat.size - 1000, 1000))
+        finally:
+            handle.release()
+
+    with ThreadPoolExecutor(16) as pool:
+        assert len(set(pool.map(tail, range(50)))) == 1
+    assert drive.store.bytes_read - before == len(data)
 
 
 def test_closed_handles_hold_nothing(drive: Drive) -> None:

@@ -222,7 +222,7 @@ def test_programs_accept_it(kind: str, tmp_path: Path) -> None:
 
 
 def test_programs_accept_more_than_4_gib(tmp_path: Path) -> None:
-    """A sparse file: only headers take disk."""
+    """A sparse file: only headers take disk. unzip -t, 7zz t and Java accept all of it too (seen by hand: it takes 40 s)."""
     layout = Layout([zeros("large", MAX_32 + 10), zeros("small", 10)])
     path = tmp_path / "x.zip"
     with path.open("wb") as file:
@@ -242,7 +242,7 @@ def test_programs_accept_more_than_4_gib(tmp_path: Path) -> None:
 
 def _check_with_programs(path: Path, layout: Layout) -> None:
     ran = 0
-    for program in (["unzip", "-tqq"], ["7z", "t"], ["7zz", "t"], ["bsdtar", "-tf"]):
+    for program in (["unzip", "-tqq"], ["7z", "t"], ["7zz", "t"], ["bsdtar", "-xOf"]):
         if which(program[0]):
             done = subprocess.run([*program, path], capture_output=True, text=True, check=False)
             assert done.returncode == 0, (program, done.stdout[-500:], done.stderr)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from lxml import etree
 
-from archivia_fs.types import InodeNo, RevisionId
+from archivia_fs.types import ROOT_INODE, InodeNo, RevisionId
 from archivia_fs.views.downloads.names import natural_key, safe_name, unique_names
 from archivia_fs.views.thumbnails.background import is_likely
 from archivia_fs.views.thumbnails.facts import from_json
@@ -79,6 +79,11 @@ class Document:
     changed_ns: int
     described: Words
     items: Sequence[Item]
+
+    @property
+    def parent(self) -> InodeNo:
+        """The folder it is in."""
+        return self.above[-2] if len(self.above) > 1 else ROOT_INODE
 
     @property
     def stem(self) -> str:

@@ -74,9 +74,12 @@ class Plan:
 
 @dataclass(slots=True)
 class Summary:
-    """What is known of a document for listings. `inside`: the inodes in it, sorted; `above`: the folders it is in. No change
-    up to number `seq` has touched it; `until` (by time.monotonic) nothing more needs to be known of it."""
+    """What is known of a document for listings. `parent` and `name`: where it is; `inside`: the inodes in it, sorted; `above`: the
+    folders it is in. No change up to number `seq` has touched it; `until` (by time.monotonic) nothing more needs to be asked
+    of it."""
 
+    parent: InodeNo
+    name: str
     mets_name: str
     table_name: str
     mets: Shape
@@ -286,7 +289,7 @@ def _summary(document: Document, plan: Plan, took: float) -> Summary:
     until = float("inf") if settled else time.monotonic() + max(PENDING_SECONDS, PENDING_FACTOR * took)
     described, listed = plan.mets, plan.table
     return Summary(
-        document.mets_name, document.table_name, _shape(described), _shape(listed),
+        document.parent, document.name, document.mets_name, document.table_name, _shape(described), _shape(listed),
         Shape(plan.zip.layout.size, plan.zip.layout.etag), Shape(plan.bag.layout.size, plan.bag.layout.etag),
         document.changed_ns, document.seq, until, array("Q", sorted({document.ino, *(i.ino for i in document.items)})),
         frozenset(document.above),

@@ -70,8 +70,8 @@ class DownloadsView:
         """At once, but where checksums are pending: these are computed first. Raises Changed if the document is not what `node` was
         any more, StoreError, AccessDenied."""
         kind, ino = _parts(node)
-        archive.readdir(caller, ino)  # may the caller still?
         summary, plan = self._plans.plan(ino)
+        archive.lookup(caller, summary.parent, summary.name)  # may the caller still?
         if _shape(summary, kind).etag != node.etag:
             raise Changed("The document has changed; look the download up again.")
         if kind in (Kind.METS, Kind.TABLE):
