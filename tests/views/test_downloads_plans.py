@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 
 from archivia_fs.errors import NotFound
-from archivia_fs.types import DOCUMENTS_INODE, Change, ChangeKind, Effects, InodeNo, ObjectKey, Revision, RevisionId
+from archivia_fs.types import (
+    DOCUMENTS_INODE,
+    Change,
+    ChangeKind,
+    Effects,
+    InodeNo,
+    ObjectKey,
+    Revision,
+    RevisionId,
+    SetAttr,
+)
 from archivia_fs.views.downloads import plans
 from archivia_fs.views.downloads.plans import Plans, complete
 from catalog.catalog import Below, Catalog, DocumentState
@@ -84,6 +94,36 @@ def test_what_changes_elsewhere_costs_nothing(box: Box) -> None:
     box.fill(box.files[0])
     assert known.summary(box.documents[0]).zip != first
     assert box.catalog.reads == 2
+
+
+@pytest.mark.parametrize("between", [0, 1, 50])
+def test_every_change_is_noticed_however_many_others_there_are(box: Box, between: int) -> None:
+    """A document of three inodes: of fifty changes its inodes are looked up in them, of one it is the other way round."""
+    catalog = box.catalog
+    known = Plans(catalog)
+    top, folder, page = box.documents[0], box.folders[0], box.files[0]
+    changes: list[Callable[[], object]] = [
+        lambda: box.fill(page),
+        lambda: box.make(folder, "new", FILE),
+        lambda: catalog.unlink(folder, "new"),
+        lambda: catalog.set_properties(folder, {"user.dc.title": b"x"}),
+        lambda: catalog.setattr(page, SetAttr(mtime_ns=9 * 10**18)),
+        lambda: catalog.rename(box.ino, "a", box.ino, "A"),
+        lambda: catalog.rename(DOCUMENTS_INODE, "box", DOCUMENTS_INODE, "crate"),
+    ]
+    for change in changes:
+        before = known.summary(top)
+        for _ in range(between):
+            box.fill(box.files[1])
+        assert known.summary(top) is before
+        for _ in range(between // 2):
+            box.fill(box.files[1])
+        change()
+        for _ in range(between):
+            box.fill(box.files[1])
+        after = known.summary(top)
+        assert after is not before
+        assert after.mets != before.mets
 
 
 def test_a_nested_document_and_the_one_around_it(box: Box) -> None:

@@ -15,7 +15,7 @@ from bisect import bisect_left
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, takewhile
 
 from archivia_fs.types import Change, ChangeKind, Effects, InodeNo, RevisionId
 from archivia_fs.views.downloads import bag
@@ -92,23 +92,60 @@ class Summary:
     inside: array[int]
     above: frozenset[InodeNo]
 
-    def is_touched(self, change: Change) -> bool:
-        """Whether a change may make other bytes of it."""
-        return (
-            change.ino in self.above
-            or self._has(change.ino)
-            or (change.parent is not None and self._has(change.parent))
-        )
-
-    def _has(self, ino: InodeNo) -> bool:
-        at = bisect_left(self.inside, ino)
-        return at < len(self.inside) and self.inside[at] == ino
-
 
 @dataclass(slots=True)
 class _Known:
     summary: Summary
     plan: Plan | None
+
+
+class _Recent:
+    """The last changes, so that one can ask what happened since. Of few changes each is looked up in the document, of many the
+    document's inodes are looked up in them."""
+
+    def __init__(self) -> None:
+        self._changes: deque[Change] = deque()
+        self._named: dict[InodeNo, int] = {}  # the last change of an inode
+        self._within: dict[InodeNo, int] = {}  # ... and of a name in a folder
+        self._forgotten = 0  # the last change that is not known any more
+
+    @property
+    def seq(self) -> int:
+        """Of the last one; 0 without any."""
+        return self._changes[-1].seq if self._changes else 0
+
+    def add(self, change: Change) -> None:
+        self._changes.append(change)
+        self._named[change.ino] = change.seq
+        if change.parent is not None:
+            self._within[change.parent] = change.seq
+        if len(self._changes) > CHANGES_MAX:
+            self._forget(self._changes.popleft())
+
+    def have_touched(self, summary: Summary) -> bool:
+        """Whether something since `summary.seq` may have made other bytes of it."""
+        seq, inside = summary.seq, summary.inside
+        if seq < self._forgotten:
+            return True
+        if self.seq <= seq:
+            return False
+        if any(self._named.get(ino, 0) > seq for ino in summary.above):
+            return True
+        if self.seq - seq > len(inside):
+            return any(self._named.get(ino, 0) > seq or self._within.get(ino, 0) > seq for ino in map(InodeNo, inside))
+        since = takewhile(lambda change: change.seq > seq, reversed(self._changes))
+        return any(_has(inside, change.ino) or _has(inside, change.parent or 0) for change in since)
+
+    def _forget(self, change: Change) -> None:
+        self._forgotten = change.seq
+        for last, ino in ((self._named, change.ino), (self._within, change.parent)):
+            if ino is not None and last.get(ino) == change.seq:
+                del last[ino]
+
+
+def _has(inside: array[int], ino: int) -> bool:
+    at = bisect_left(inside, ino)
+    return at < len(inside) and inside[at] == ino
 
 
 class Plans:
@@ -121,8 +158,7 @@ class Plans:
         self._lock = threading.Lock()
         self._known: OrderedDict[InodeNo, _Known] = OrderedDict()
         self._inodes = 0
-        self._changes: deque[Change] = deque()
-        self._forgotten = 0  # the last change that is not in _changes any more
+        self._recent = _Recent()
         self._epoch = 0
         catalog.subscribe(self._on_effects)
 
@@ -158,23 +194,12 @@ class Plans:
             known = self._known.get(ino)
             if known is None:
                 return None
-            if self._is_stale(known.summary):
+            if time.monotonic() > known.summary.until or self._recent.have_touched(known.summary):
                 self._drop(ino)
                 return None
-            if self._changes:
-                known.summary.seq = max(known.summary.seq, self._changes[-1].seq)
+            known.summary.seq = max(known.summary.seq, self._recent.seq)
             self._known.move_to_end(ino)
             return known
-
-    def _is_stale(self, summary: Summary) -> bool:
-        if time.monotonic() > summary.until or summary.seq < self._forgotten:
-            return True
-        for change in reversed(self._changes):
-            if change.seq <= summary.seq:
-                break
-            if summary.is_touched(change):
-                return True
-        return False
 
     def _keep(self, ino: InodeNo, known: _Known, epoch: int) -> None:
         with self._lock:
@@ -202,12 +227,10 @@ class Plans:
                 if change.kind is ChangeKind.RESET:
                     self._epoch += 1
                     self._known.clear()
-                    self._changes.clear()
-                    self._inodes = self._forgotten = 0
-                    continue
-                self._changes.append(change)
-                if len(self._changes) > CHANGES_MAX:
-                    self._forgotten = self._changes.popleft().seq
+                    self._inodes = 0
+                    self._recent = _Recent()
+                else:
+                    self._recent.add(change)
 
 
 def lay_out(document: Document) -> Plan:
