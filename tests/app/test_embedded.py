@@ -101,7 +101,10 @@ def test_all_share_one_and_the_last_to_leave_stops_it(home: Path) -> None:
     assert second.start() == access
     assert weed.find(home / "store") == pid
     sockets = sockets_in_tmp(_state(home)["ports"])
-    assert all(path.exists() for path in sockets), "the check below looks at the right place"
+    deadline = time.monotonic() + 20  # weed makes them one after the other
+    while not all(path.exists() for path in sockets):
+        assert time.monotonic() < deadline, "the check below looks at the right place"
+        time.sleep(0.05)
 
     with pytest.raises(StoreUnavailable, match="still uses"):
         EmbeddedStore(home).stop()

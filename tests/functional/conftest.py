@@ -1,4 +1,4 @@
-"""A gateway with all doors open, over a real SeaweedFS; one for the whole run, an own folder for every test."""
+"""A gateway with all doors open, over a real SeaweedFS; one for each module, an own folder for every test."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class House:
         return sum(1 for _ in self.store.list("objects/"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # a process has one mount at a time: it must be gone before the next room's tests
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     home = tmp_path_factory.mktemp("house")
     url = f"sqlite:///{home}/catalog.db"
