@@ -103,10 +103,11 @@ class Catalog:
 
     # --- the change feed ---------------------------------------------------------------------------------------------
 
-    def subscribe(self, listener: Callable[[Effects], None]) -> None:
+    def subscribe(self, listener: Callable[[Effects], None], settle: Callable[[], None] | None = None) -> None:
         """Every committed group from now on, ours and foreign ones, in order and once; ours before the mutation returns. Called
-        from catalog threads: it returns quickly and calls no mutation. RESET means: changes were missed, forget all."""
-        self._feed.subscribe(listener)
+        from catalog threads: it returns quickly and calls no mutation. RESET means: changes were missed, forget all.
+        `settle` is called by each thread that has changed something, before its mutation returns: it may wait, but bounded."""
+        self._feed.subscribe(listener, settle)
 
     def current_seq(self) -> int:
         """The number of the last change."""

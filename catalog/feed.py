@@ -47,6 +47,7 @@ class Feed:
         self._engine = reading_engine(engine)
         self._poll_interval = poll_interval
         self._listeners: list[Callable[[Effects], None]] = []
+        self._settlers: tuple[Callable[[], None], ...] = ()
         self._closing = threading.Event()
         self._poller = threading.Thread(target=self._poll, name="catalog-feed", daemon=True)
         with translated(engine), self._engine.connect() as connection:
@@ -61,10 +62,18 @@ class Feed:
         self._closing.set()
         self._poller.join()
 
-    def subscribe(self, listener: Callable[[Effects], None]) -> None:
-        """Call it with every group that is committed from now on."""
+    def subscribe(self, listener: Callable[[Effects], None], settle: Callable[[], None] | None = None) -> None:
+        """Call it with every group that is committed from now on; and `settle` in each thread that has committed, before its
+        mutation returns, with no lock held."""
         with self.order:
             self._listeners.append(listener)
+            if settle is not None:
+                self._settlers = (*self._settlers, settle)
+
+    def settle(self) -> None:
+        """What was told has arrived. Hold nothing."""
+        for settle in self._settlers:
+            settle()
 
     def missed(self, connection: Connection, until: int) -> Effects | None:
         """What others committed after the last group told; as RESET if the log does not reach back. Hold `order`."""

@@ -26,6 +26,7 @@ from sqlalchemy import Connection, Engine, RootTransaction
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from archivia_fs.errors import CatalogError, FsError
+from archivia_fs.types import Effects
 from catalog.engine import begin_write, flush, ours
 from catalog.feed import Feed
 from catalog.session import Session
@@ -87,7 +88,10 @@ class Writer:
             finally:
                 self._turn.release()
         self._leave_rest()
-        return job.result.result()
+        result = job.result.result()
+        if isinstance(result, Effects) and result.changes:
+            self._feed.settle()
+        return result
 
     def sync(self) -> None:
         """All that has returned is durable. Costs nothing if it is already. Raises CatalogError."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import functools
 import logging
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar, TypeVarTuple
 
@@ -36,14 +37,27 @@ class Bridge:
     def __init__(self, data_threads: int = DATA_THREADS, metadata_threads: int = METADATA_THREADS) -> None:
         self._data = trio.CapacityLimiter(data_threads)
         self._metadata = trio.CapacityLimiter(metadata_threads)
+        self._serving = threading.local()
+
+    def is_serving(self) -> bool:
+        """Whether this thread serves a request of the kernel, and so must never wait for the kernel. Any thread may ask."""
+        return getattr(self._serving, "is_on", False)
+
+    def serve(self, call: Callable[[*Ts], R], *args: *Ts) -> R:
+        """What this thread does for the kernel."""
+        self._serving.is_on = True
+        try:
+            return call(*args)
+        finally:
+            self._serving.is_on = False
 
     async def data(self, call: Callable[[*Ts], R], *args: *Ts) -> R:
         """A call that may read from or write to the object store."""
-        return await trio.to_thread.run_sync(call, *args, abandon_on_cancel=False, limiter=self._data)
+        return await trio.to_thread.run_sync(self.serve, call, *args, abandon_on_cancel=False, limiter=self._data)
 
     async def metadata(self, call: Callable[[*Ts], R], *args: *Ts) -> R:
         """A call that needs the catalog only."""
-        return await trio.to_thread.run_sync(call, *args, abandon_on_cancel=False, limiter=self._metadata)
+        return await trio.to_thread.run_sync(self.serve, call, *args, abandon_on_cancel=False, limiter=self._metadata)
 
 
 def handler(method: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:

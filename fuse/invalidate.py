@@ -9,7 +9,9 @@ Three kinds, by what they wait for (fuse_reverse_inval_* in the kernel's fs/fuse
 - names: for the directory's lock, that is for requests in that directory. Thread "names".
 - pages: for READs in flight of that inode, that is for the object store. Thread "pages", so that a
   hanging store does not hold up names. Needed for mmap and for bytes that changed under the same mtime and size.
-Nothing is held while waiting but a place in the queue; the loop goes on answering.
+Nothing is held while waiting but a place in the queue; the loop goes on answering. Who committed through another door waits in
+`settle`, for a bounded time, until the kernel knows. A thread that serves a request of the kernel never does: the kernel may hold
+that directory's lock until it is answered.
 
 What this mount did itself the kernel knows already. Pushing it would drop the dentry of a directory just made (getcwd
 in it would fail) and the pages just written. `own_names` and `own_data` bracket such requests: changes committed
@@ -20,24 +22,23 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import pyfuse3
 
 from archivia_fs.types import Change, ChangeKind, Effects, InodeNo, lookup_key
 from fuse.convert import RootMap, spellings
 from fuse.known import EntryName, Known
+from fuse.push_queue import PushQueue
 
 log = logging.getLogger(__name__)
 
 QUEUE_MAX = 65536  # changes waiting to be pushed; beyond that all that the kernel knows is invalidated instead
+SETTLE_SECONDS = 0.5  # usually 100 us; longer when the kernel waits for a READ that waits for the store
 JOIN_SECONDS = 10.0  # a notification may wait that long for its request when the mount ends
-
-T = TypeVar("T")
 
 
 class Kernel:
@@ -95,72 +96,25 @@ class NameWatch:
         ]
 
 
-class _Queue(Generic[T]):
-    """A set of things to push in order of arrival; what is asked twice is pushed once. Bounded: when full, all at once."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._items: OrderedDict[T, None] = OrderedDict()
-        self._all = False
-        self._closed = False
-        self._busy = False
-        self._changed = threading.Condition()
-
-    @property
-    def idle(self) -> bool:
-        """Nothing waits and nothing is being pushed."""
-        return not (self._items or self._all or self._busy)
-
-    def put(self, item: T) -> None:
-        with self._changed:
-            self._items[item] = None
-            if len(self._items) > self._limit:
-                self._everything()
-            self._changed.notify_all()
-
-    def put_all(self) -> None:
-        with self._changed:
-            self._everything()
-            self._changed.notify_all()
-
-    def _everything(self) -> None:
-        self._items.clear()
-        self._all = True
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-    def run(self, push: Callable[[T], None], known: Callable[[], Sequence[T]]) -> None:
-        """Push until closed. `known` lists all there is to push."""
-        while True:
-            with self._changed:
-                self._busy = False
-                self._changed.wait_for(lambda: self._closed or self._all or self._items)
-                if self._closed:
-                    return
-                self._busy = True
-                if self._all:
-                    self._all = False
-                    batch: Sequence[T] = known()
-                else:
-                    batch = [self._items.popitem(last=False)[0]]
-            for item in batch:
-                if self._closed:
-                    return
-                push(item)
-
-
 class Invalidator:
     """One per mount. `start()` when the kernel listens; `close()` before the session ends."""
 
-    def __init__(self, root: RootMap, known: Known, kernel: Kernel, *, queue_max: int = QUEUE_MAX) -> None:
+    def __init__(
+        self,
+        root: RootMap,
+        known: Known,
+        kernel: Kernel,
+        is_serving: Callable[[], bool],
+        *,
+        queue_max: int = QUEUE_MAX,
+    ) -> None:
+        """`is_serving`: whether the thread that asks serves a request of the kernel."""
         self._root = root
         self._known = known
         self._kernel = kernel
-        self._names: _Queue[EntryName] = _Queue(queue_max)
-        self._pages: _Queue[InodeNo] = _Queue(queue_max)
+        self._is_serving = is_serving
+        self._names: PushQueue[EntryName] = PushQueue(queue_max)
+        self._pages: PushQueue[InodeNo] = PushQueue(queue_max)
         self._lock = threading.Lock()  # guards the watches
         self._name_watches: dict[EntryName, list[NameWatch]] = {}
         self._data_watches: dict[InodeNo, list[list[Change]]] = {}
@@ -208,6 +162,12 @@ class Invalidator:
                 self._on_data(change)
             elif change.kind is ChangeKind.ACCESS:
                 self._names.put_all()  # what was visible may be forbidden now: look everything up again
+
+    def settle(self) -> None:
+        """The settler for `Vfs.subscribe`: what was committed before now, the kernel knows."""
+        if self._open and not self._is_serving():
+            self._names.settle(SETTLE_SECONDS)
+            self._pages.settle(SETTLE_SECONDS)
 
     def everything(self) -> None:
         """Forget all: changes were missed."""

@@ -66,6 +66,7 @@ class FuseMount:
         self.ready = threading.Event()
         self.finished = threading.Event()
         self._vfs = vfs
+        self._bridge = Bridge()
         self._mounted = False
         self._made = False
         self._running = False
@@ -89,9 +90,9 @@ class FuseMount:
         mp.check_host(allow_other=self.options.allow_other)
         self._made = mp.prepare(self.path)
         known = Known(self._vfs.remember, self._vfs.forget)
-        invalidator = Invalidator(root, known, Kernel())
+        invalidator = Invalidator(root, known, Kernel(), self._bridge.is_serving)
         operations = Operations(
-            self._vfs, Bridge(), root, known, invalidator, user=self.options.user, xattr=self.options.xattr
+            self._vfs, self._bridge, root, known, invalidator, user=self.options.user, xattr=self.options.xattr
         )
         try:
             pyfuse3.init(operations, str(self.path), self._kernel_options())
@@ -101,7 +102,7 @@ class FuseMount:
                 "SYS_ADMIN (containers: `--cap-add SYS_ADMIN`); as another user you must own the directory."
             ) from error
         self._operations, self._invalidator, self._mounted = operations, invalidator, True
-        self._unsubscribe = self._vfs.subscribe(invalidator.on_effects)
+        self._unsubscribe = self._vfs.subscribe(invalidator.on_effects, invalidator.settle)
         invalidator.start()
 
     def _find_root(self) -> InodeNo:
@@ -128,7 +129,7 @@ class FuseMount:
             self.mount()
         self._running = True
         try:
-            trio.run(self._serve)
+            self._bridge.serve(trio.run, self._serve)
         finally:
             self._close()
 

@@ -86,6 +86,14 @@ class VfsOptions:
     plan: UploadPlan = UploadPlan()  # noqa: RUF009 - frozen
 
 
+@dataclass(frozen=True, slots=True)
+class Subscriber:
+    """Who hears of changes; by identity, for the same may subscribe twice."""
+
+    listener: Callable[[Effects], None]
+    settle: Callable[[], None] | None
+
+
 class Vfs:
     """One per process. `close()` it: that commits nothing, it only lets go (drain first)."""
 
@@ -105,9 +113,9 @@ class Vfs:
         self._views = Views(views)
         self._passwords = Passwords(catalog)
         self._files = OpenFiles(catalog, self._tree, self._transfers)
-        self._listeners: tuple[Callable[[Effects], None], ...] = ()
+        self._listeners: tuple[Subscriber, ...] = ()
         self._listeners_lock = threading.Lock()
-        catalog.subscribe(self._on_effects)
+        catalog.subscribe(self._on_effects, self._settle)
 
     # --- lookup and attributes ---------------------------------------------------------------------------------------
 
@@ -427,15 +435,19 @@ class Vfs:
         """The kernel lets go of `count` references."""
         self._files.forget(ino, count)
 
-    def subscribe(self, listener: Callable[[Effects], None]) -> Callable[[], None]:
+    def subscribe(
+        self, listener: Callable[[Effects], None], settle: Callable[[], None] | None = None
+    ) -> Callable[[], None]:
         """Every committed change, of every door and process, after the core's memory is updated. Called from catalog threads: must
-        be quick and must not call the Vfs. Returns the way to unsubscribe."""
+        be quick and must not call the Vfs. `settle` is called by each thread that has changed something, before its call returns,
+        and may wait a bounded time until the listener's work is done. Returns the way to unsubscribe."""
+        subscriber = Subscriber(listener, settle)
         with self._listeners_lock:
-            self._listeners = (*self._listeners, listener)
+            self._listeners = (*self._listeners, subscriber)
 
         def unsubscribe() -> None:
             with self._listeners_lock:
-                self._listeners = tuple(each for each in self._listeners if each is not listener)
+                self._listeners = tuple(each for each in self._listeners if each is not subscriber)
 
         return unsubscribe
 
@@ -470,11 +482,16 @@ class Vfs:
         self._tree.apply(effects)
         self._access.apply(effects)
         self._passwords.apply(effects)
-        for listener in self._listeners:
+        for subscriber in self._listeners:
             try:
-                listener(effects)
+                subscriber.listener(effects)
             except Exception:
                 log.exception("A listener of changes failed")
+
+    def _settle(self) -> None:
+        for subscriber in self._listeners:
+            if subscriber.settle is not None:
+                subscriber.settle()
 
     def _regular(self, ino: InodeNo) -> Stat:
         stat = self._tree.stat(ino)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import unicodedata
 from collections.abc import Callable, Iterator
 
@@ -10,7 +11,7 @@ import pytest
 
 from archivia_fs.types import Change, ChangeKind, Effects, InodeNo
 from fuse.convert import RootMap
-from fuse.invalidate import Invalidator, Kernel
+from fuse.invalidate import SETTLE_SECONDS, Invalidator, Kernel
 from fuse.known import Known, Opened
 from tests.fuse.conftest import eventually
 from tests.fuse.toy import ToyVfs
@@ -53,7 +54,7 @@ def known() -> Known:
 
 @pytest.fixture
 def push(kernel: Recorder, known: Known) -> Iterator[Invalidator]:
-    invalidator = Invalidator(RootMap(), known, kernel, queue_max=8)
+    invalidator = Invalidator(RootMap(), known, kernel, lambda: False, queue_max=8)
     invalidator.start()
     yield invalidator
     kernel.gate.set()
@@ -142,6 +143,38 @@ def test_pages_that_wait_for_the_store_do_not_hold_up_names(push: Invalidator, k
     assert kernel.of("pages") == []
 
 
+def test_who_commits_waits_until_the_kernel_knows(push: Invalidator, kernel: Recorder) -> None:
+    for number in range(1000):
+        push.on_effects(entry(ADDED, "x"))
+        push.on_effects(data())
+        push.settle()
+        assert len(kernel.of("name")) == len(kernel.of("pages")) == number + 1
+
+
+def test_who_commits_does_not_wait_long_for_a_kernel_that_waits(push: Invalidator, kernel: Recorder) -> None:
+    kernel.gate.clear()
+    push.on_effects(data())
+    began = time.monotonic()
+    push.settle()
+    first = time.monotonic() - began
+    for _ in range(20):
+        push.settle()
+    assert first > SETTLE_SECONDS * 0.9
+    assert time.monotonic() - began < 3 * first  # all the others together
+
+
+def test_who_serves_the_kernel_never_waits_for_it(kernel: Recorder, known: Known) -> None:
+    push = Invalidator(RootMap(), known, kernel, lambda: True)
+    push.start()
+    kernel.gate.clear()
+    push.on_effects(data())
+    began = time.monotonic()
+    push.settle()
+    assert time.monotonic() - began < SETTLE_SECONDS / 2
+    kernel.gate.set()
+    assert push.close()
+
+
 def test_a_full_queue_becomes_everything_the_kernel_knows(push: Invalidator, kernel: Recorder, known: Known) -> None:
     kernel.gate.clear()
     push.on_effects(data(DIRECTORY))  # the thread waits with this one
@@ -164,7 +197,7 @@ def test_after_a_gap_or_a_change_of_rights_all_names_are_looked_up_again(
 
 
 def test_nothing_is_pushed_after_close(kernel: Recorder, known: Known) -> None:
-    push = Invalidator(RootMap(), known, kernel)
+    push = Invalidator(RootMap(), known, kernel, lambda: False)
     push.start()
     assert push.close()
     push.on_effects(data())

@@ -145,7 +145,9 @@ class ToyVfs:
             self.stats[ino] = replace(old, size=len(data), mtime_ns=mtime, revision=revision)
             self.emit((ChangeKind.DATA, ino, None, None))
 
-    def subscribe(self, listener: Callable[[Effects], None]) -> Callable[[], None]:
+    def subscribe(
+        self, listener: Callable[[Effects], None], settle: Callable[[], None] | None = None
+    ) -> Callable[[], None]:
         self.listeners.append(listener)
         return lambda: self.listeners.remove(listener)
 
