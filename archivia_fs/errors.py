@@ -101,9 +101,9 @@ class Busy(FsError):
 
 
 class Locked(FsError):
-    """An RFC 4918 lock of somebody else."""
+    """An RFC 4918 lock of somebody else; or, for a WebDAV client, a lock of a program on a mount."""
 
-    errno = errno.EAGAIN
+    errno = errno.EBUSY
 
 
 class NoAttribute(FsError):

@@ -144,6 +144,7 @@ class ChangeKind(enum.StrEnum):
     ATTRIBUTES = "attr"
     DATA = "data"  # another revision or size; attributes too
     PROPERTIES = "prop"
+    LOCKS = "lock"  # RFC 4918 locks came or went; the inode says nothing
     ACCESS = "access"  # users, collections or grants: drop what is known about rights
     RESET = "reset"  # changes were missed (the log is trimmed): drop every cache
 
@@ -206,11 +207,13 @@ class Collection:
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who asks: the archive's user (decides what collections may be read and written) and the POSIX owner
-    given to what is created. Permission bits are the kernel's business (`default_permissions`)."""
+    given to what is created. Permission bits are the kernel's business (`default_permissions`). `has_tokens`: the door
+    has asked for the tokens of RFC 4918 locks itself."""
 
     user: str
     uid: int
     gid: int
+    has_tokens: bool = False
 
 
 @dataclass(frozen=True, slots=True)

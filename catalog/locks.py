@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from archivia_fs.errors import Exists, Locked, NotFound
-from archivia_fs.types import Lock
+from archivia_fs.types import ROOT_INODE, ChangeKind, Lock
 from catalog.models import locks
 from catalog.session import Session
 
@@ -67,6 +67,7 @@ def add(session: Session, lock: Lock) -> None:
             "expires_ns": lock.expires_ns,
         },
     )
+    session.change(ChangeKind.LOCKS, ROOT_INODE)
 
 
 def conflict(one: Lock, other: Lock) -> bool:
@@ -84,10 +85,12 @@ def refresh(session: Session, token: str, timeout_s: int, expires_ns: int | None
     if get(session.connection, token) is None:
         raise NotFound("There is no such lock; it may have expired.")
     session.connection.execute(_REFRESH, {"b_token": token, "timeout": timeout_s, "expires": expires_ns})
+    session.change(ChangeKind.LOCKS, ROOT_INODE)
     row = session.connection.execute(select(locks).where(locks.c.token == token)).one()
     return _lock(row)
 
 
 def remove(session: Session, token: str) -> None:
     """Nothing happens if it is gone."""
-    session.connection.execute(_DROP, {"token": token})
+    if session.connection.execute(_DROP, {"token": token}).rowcount:
+        session.change(ChangeKind.LOCKS, ROOT_INODE)

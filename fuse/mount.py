@@ -21,6 +21,7 @@ import trio
 from archivia_fs.errors import Busy, FsError, MountError, NotADirectory
 from archivia_fs.types import Caller, InodeNo
 from fuse import mountpoint as mp
+from fuse.advisory import locked_inodes
 from fuse.bridge import Bridge
 from fuse.convert import RootMap
 from fuse.invalidate import Invalidator, Kernel
@@ -73,6 +74,7 @@ class FuseMount:
         self._operations: Operations | None = None
         self._invalidator: Invalidator | None = None
         self._unsubscribe: Callable[[], None] = lambda: None
+        self._unwatch: Callable[[], None] = lambda: None
 
     def mount(self) -> None:
         """Attach. Requests wait until `run()`. Raises MountError, Busy, and what looking up the subtree raises."""
@@ -103,6 +105,11 @@ class FuseMount:
             ) from error
         self._operations, self._invalidator, self._mounted = operations, invalidator, True
         self._unsubscribe = self._vfs.subscribe(invalidator.on_effects, invalidator.settle)
+        if (at := mp.mount_at(self.path)) is not None:
+            device = at.device
+            self._unwatch = self._vfs.watch_locks(
+                lambda: frozenset(root.inward(inode) for inode in locked_inodes(device))
+            )
         invalidator.start()
 
     def _find_root(self) -> InodeNo:
@@ -172,6 +179,7 @@ class FuseMount:
         assert self._operations is not None
         assert self._invalidator is not None
         self._unsubscribe()
+        self._unwatch()
         try:
             if self._invalidator.close():
                 pyfuse3.close(unmount=mp.mount_at(self.path) is not None)

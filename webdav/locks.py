@@ -1,8 +1,8 @@
 """RFC 4918 locks: wsgidav's lock manager over the catalog's lock table: every gateway sees them, a restart keeps them.
 
-Owns: the translation between wsgidav's lock dictionaries and `Lock`, DAV:lockdiscovery. Locks bind
-WebDAV clients only; the mount does not know them. Used by: provider, methods, properties, resources. Threading: the Vfs is
-thread-safe; wsgidav's manager serialises check-then-act within this process.
+Owns: the translation between wsgidav's lock dictionaries and `Lock`, DAV:lockdiscovery. Tokens are asked for here; programs on
+a mount, which have none, are kept out by the core (archivia_fs/vfs/locks.py). Used by: provider, methods, properties,
+resources. Threading: the Vfs is thread-safe; wsgidav's manager serialises check-then-act within this process.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ class WebDavApp(WsgiDAVApp):
         try:
             user = authenticate(self._vfs, environ.get("HTTP_AUTHORIZATION"))
             environ["wsgidav.auth.user_name"] = user
-            environ[CALLER] = Caller(user, self._uid, self._gid)
+            environ[CALLER] = Caller(user, self._uid, self._gid, has_tokens=True)
             path = "*" if environ["REQUEST_URI"] == "*" else url_path(environ["REQUEST_URI"])
             environ["PATH_INFO"] = path
             environ["wsgidav.app"] = self

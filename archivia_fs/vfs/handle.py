@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 class Files(Protocol):
     """What an open file asks of the registry it is in (see open_files)."""
 
+    @property
+    def guard(self) -> Callable[[InodeNo], None]: ...
     def stat(self, ino: InodeNo) -> Stat: ...
     def stat_nowait(self, ino: InodeNo) -> Stat | None: ...
     def live(self, stat: Stat) -> Stat: ...
@@ -186,10 +189,16 @@ class OpenFile:
         base: Revision | None = None
         if not empty:
             base = self._files.whole_revision_of(self._files.stat(self.ino))
-        self._writer = Writer(self._transfers, base, target_of(self.ino))
+        self._writer = writer = Writer(self._transfers, base, target_of(self.ino))
+        try:  # now that it shows as being written: of this and a new WebDAV lock, one sees the other
+            self._files.guard(self.ino)
+        except BaseException:
+            self._writer = None
+            writer.fail(keep_draft=False)
+            raise
         self._mtime_ns = time.time_ns()
         self._files.uploads_changed()
-        return self._writer
+        return writer
 
 
 class FileHandle:

@@ -32,10 +32,12 @@ SWEEP_SECONDS = 5.0  # how often unlinked inodes that nobody has open are droppe
 class OpenFiles:
     """One per Vfs."""
 
-    def __init__(self, catalog: Catalog, tree: Tree, transfers: Transfers) -> None:
+    def __init__(self, catalog: Catalog, tree: Tree, transfers: Transfers, guard: Callable[[InodeNo], None]) -> None:
+        """`guard` raises what forbids to begin writing an inode, though it is open for writing."""
         self._catalog = catalog
         self._tree = tree
         self._transfers = transfers
+        self.guard = guard
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._files: dict[InodeNo, OpenFile] = {}
@@ -214,6 +216,11 @@ class OpenFiles:
         """Files and puts with uncommitted bytes."""
         with self._lock:
             return sum(file.dirty for file in self._files.values()) + len(self._puts)
+
+    def written(self) -> Sequence[InodeNo]:
+        """The inodes that have uncommitted bytes in this process."""
+        with self._lock:
+            return [file.ino for file in self._files.values() if file.dirty]
 
     def drain(self, progress: Callable[[int], None] | None, timeout: float | None) -> None:
         """Wait until nothing is uncommitted (or `timeout` seconds); `progress` hears the number left once a second."""

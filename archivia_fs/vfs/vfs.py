@@ -24,6 +24,7 @@ from archivia_fs.errors import (
     FsError,
     InvalidArgument,
     IsADirectory,
+    Locked,
     NotADirectory,
     NotFound,
     NotPermitted,
@@ -50,6 +51,7 @@ from archivia_fs.types import (
 )
 from archivia_fs.vfs.access import Access
 from archivia_fs.vfs.handle import FileHandle
+from archivia_fs.vfs.locks import Held, Locks
 from archivia_fs.vfs.names import check_name, check_target
 from archivia_fs.vfs.open_files import OpenFiles
 from archivia_fs.vfs.passwords import Passwords
@@ -109,10 +111,11 @@ class Vfs:
         )
         self._tree = Tree(catalog)
         self._access = Access(catalog, self._tree)
-        self._permits = Permits(self._access, self._tree)
+        self._locks = Locks(catalog)
+        self._permits = Permits(self._access, self._tree, self._locks)
         self._views = Views(views)
         self._passwords = Passwords(catalog)
-        self._files = OpenFiles(catalog, self._tree, self._transfers)
+        self._files = OpenFiles(catalog, self._tree, self._transfers, self._locks.check_inode)
         self._listeners: tuple[Subscriber, ...] = ()
         self._listeners_lock = threading.Lock()
         catalog.subscribe(self._on_effects, self._settle)
@@ -245,19 +248,19 @@ class Vfs:
         """Another name for a file, in any document. Raises NotPermitted for folders."""
         check_name(name)
         self._permits.writable(caller, ino)
-        self._permits.parent(caller, parent)
+        self._permits.entry(caller, parent, name)
         return self._files.live(self._catalog.link(ino, parent, name).stat(ino))
 
     def unlink(self, caller: Caller, parent: InodeNo, name: str) -> None:
         """Raises IsADirectory. Whoever has the file open goes on reading and writing it."""
         check_name(name)
-        self._permits.parent(caller, parent)
+        self._permits.entry(caller, parent, name)
         self._gone(self._catalog.unlink(parent, name))
 
     def rmdir(self, caller: Caller, parent: InodeNo, name: str) -> None:
         """Raises NotEmpty, NotADirectory. A collection goes only at the hand of its owner or an admin."""
         check_name(name)
-        self._permits.parent(caller, parent, removing=name)
+        self._permits.entry(caller, parent, name, removing=True)
         self._gone(self._catalog.rmdir(parent, name))
 
     def rename(
@@ -269,7 +272,7 @@ class Vfs:
         check_name(new_name)
         if is_view(parent) != is_view(new_parent):
             raise CrossDevice("Files cannot be moved between the archive and a view; copy them.")
-        self._permits.parent(caller, parent, removing=name)
+        self._permits.entry(caller, parent, name, removing=True)
         if new_parent == DOCUMENTS_INODE and parent != DOCUMENTS_INODE:
             raise NotPermitted(
                 "Only collections stand directly under /Documents; make one with mkdir, then move into it."
@@ -277,7 +280,7 @@ class Vfs:
         if parent == DOCUMENTS_INODE and new_parent != DOCUMENTS_INODE:
             raise NotPermitted("A collection cannot be moved into another; move what is in it.")
         if new_parent != DOCUMENTS_INODE:
-            self._permits.parent(caller, new_parent)
+            self._permits.entry(caller, new_parent, new_name)
         self._gone(self._catalog.rename(parent, name, new_parent, new_name, flags))
 
     def copy(self, caller: Caller, ino: InodeNo, parent: InodeNo, name: str, *, recursive: bool = True) -> Stat:
@@ -286,7 +289,7 @@ class Vfs:
         check_name(name)
         self._access.check(caller, ino, Right.READ)
         self._permits.archive_only(ino)
-        self._permits.parent(caller, parent)
+        self._permits.entry(caller, parent, name)
         stat = self._tree.stat(ino)
         new = NewInode(stat.mode, caller.uid, caller.gid)
         return self._made(self._catalog.copy_tree(ino, parent, name, new, recursive=recursive), name)
@@ -294,7 +297,7 @@ class Vfs:
     def remove(self, caller: Caller, parent: InodeNo, name: str) -> None:
         """A file, or a folder with all that is in it, in one transaction."""
         check_name(name)
-        self._permits.parent(caller, parent, removing=name)
+        self._permits.entry(caller, parent, name, removing=True)
         self._gone(self._catalog.remove_tree(parent, name))
 
     def sync(self) -> None:
@@ -325,6 +328,8 @@ class Vfs:
         stat = self._tree.stat_nowait(ino)
         if stat is None or not stat.is_file or not self._access.may_nowait(caller, ino, right):
             return None
+        if right is Right.WRITE and not self._locks.none_nowait():
+            return None
         return self._files.open(ino, flags)
 
     def create(
@@ -348,12 +353,13 @@ class Vfs:
         """New content for a name, which appears (or changes) only at `commit()`, in one transaction; that raises Exists if the name
         is taken (`exclusive`), Changed if no file with one of `if_etags` is there then."""
         check_name(name)
-        self._permits.parent(caller, parent)
+        self._permits.entry(caller, parent, name)
         if size_hint is not None and size_hint > SIZE_MAX:
             raise FileTooBig("A file holds at most 5 TiB, the largest S3 object.")
         new = NewInode(stat_module.S_IFREG | mode & 0o7777, caller.uid, caller.gid)
 
         def commit(draft: Draft) -> tuple[Stat, bool]:
+            self._permits.entry(caller, parent, name)  # again: 80 GB take a while
             revision = draft.revision if draft.revision.size else None
             effects = self._catalog.put_file(
                 parent, name, revision, new, mtime_ns=mtime_ns, finish_upload=draft.upload_id, exclusive=exclusive,
@@ -407,7 +413,14 @@ class Vfs:
         self._catalog.set_properties(ino, changes)
 
     def add_lock(self, lock: Lock) -> None:
+        """An RFC 4918 lock. Raises Locked if another one excludes it, or a program on a mount of this process has locked what it
+        would cover, or is writing it."""
         self._catalog.add_lock(lock)
+        try:
+            self._locks.check_new(lock, self._files.written())
+        except Locked:
+            self._catalog.remove_lock(lock.token)
+            raise
 
     def lock(self, token: str) -> Lock | None:
         return self._catalog.lock(token)
@@ -419,7 +432,13 @@ class Vfs:
         return self._catalog.refresh_lock(token, timeout_s, expires_ns)
 
     def remove_lock(self, token: str) -> None:
+        """Nothing happens if it is gone."""
         self._catalog.remove_lock(token)
+
+    def watch_locks(self, held: Held) -> Callable[[], None]:
+        """WebDAV clients are kept from the inodes that `held` names: what programs on a mount have locked. It is called often, from
+        any thread. Returns the way to stop."""
+        return self._locks.watch(held)
 
     def authenticate(self, user: str, password: str) -> bool:
         """Whether the password is the user's. Costs one argon2id (about 50 ms) the first time, then microseconds."""
@@ -481,6 +500,7 @@ class Vfs:
     def _on_effects(self, effects: Effects) -> None:
         self._tree.apply(effects)
         self._access.apply(effects)
+        self._locks.apply(effects)
         self._passwords.apply(effects)
         for subscriber in self._listeners:
             try:
@@ -503,7 +523,7 @@ class Vfs:
 
     def _make(self, caller: Caller, parent: InodeNo, name: str, new: NewInode) -> Stat:
         check_name(name)
-        self._permits.parent(caller, parent)
+        self._permits.entry(caller, parent, name)
         return self._made(self._catalog.make(parent, name, new), name)
 
     def _made(self, effects: Effects, name: str) -> Stat:

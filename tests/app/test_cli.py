@@ -22,6 +22,8 @@ import typer.main
 from archivia_fs.cli import app, command
 from archivia_fs.commands.common import shown, size_text
 from archivia_fs.commands.service import notify
+from archivia_fs.types import Lock
+from catalog.catalog import Catalog
 from tests.app.program import PROGRAM, Program, told, warm
 from tests.s3_servers import S3Server, free_ports, seaweedfs
 
@@ -373,6 +375,21 @@ def test_users_and_their_rights(program: Program, tmp_path: Path) -> None:
     told(program.run("import", "--user", "ann", file, place), 2, "'ann'")
     users = json.loads(program.run("user", "list", "--json").stdout)
     assert {"name": "ann", "admin": False, "disabled": True} in users
+
+
+def test_locks_are_shown_and_ended(program: Program) -> None:
+    assert program.run("locks", "list").stdout == ""
+    with contextlib.closing(Catalog.open(f"sqlite:///{program.home}/catalog.db")) as catalog:
+        catalog.add_lock(Lock("t1", "/Documents/office/a.dng", "ann", "", True, 0, 600, None))
+        catalog.add_lock(Lock("t2", "/Documents/\u00e4", "ben", "", False, -1, 600, time.time_ns() + 600 * 10**9))
+    shown = program.run("locks", "list").stdout
+    assert "/Documents/office/a.dng  exclusive  ann  until it is unlocked" in shown
+    assert re.search(r"/Documents/\u00e4 \(and all below\)  shared  ben  for 59\d s", shown)
+    assert [lock["token"] for lock in json.loads(program.run("locks", "list", "--json").stdout)] == ["t1", "t2"]
+    assert program.run("locks", "remove", "/Documents/a\u0308/").returncode == 0
+    assert program.run("locks", "remove", "Documents/office/a.dng").returncode == 0
+    assert program.run("locks", "list").stdout == ""
+    told(program.run("locks", "remove", "/Documents/office"), 2, "Nothing has locked", "locks list")
 
 
 def test_the_first_command_of_a_new_archive_tells_the_password(program: Program, tmp_path: Path) -> None:

@@ -196,11 +196,12 @@ class DavDrive:
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        self._connection.request(method, self._url(path), body, {**self._login, **named})
+        self._connection.request(method, self.url(path), body, {**self._login, **named})
         answer = self._connection.getresponse()
         return answer.status, answer.read()
 
-    def _url(self, path: str) -> str:
+    def url(self, path: str) -> str:
+        """The path of the URL, escaped: for requests and for Destination."""
         return quote(f"{HOME}/{path}", safe="/", errors="surrogateescape")
 
     def _do(self, method: str, path: str, body: bytes | None = None, **headers: str) -> bytes:
@@ -247,10 +248,10 @@ class DavDrive:
         return 0 if found is None else int(found.text or 0)
 
     def rename(self, old: str, new: str) -> None:
-        self._do("MOVE", old, Destination=self._url(new))
+        self._do("MOVE", old, Destination=self.url(new))
 
     def copy(self, old: str, new: str) -> None:
-        self._do("COPY", old, Destination=self._url(new), Overwrite="F")
+        self._do("COPY", old, Destination=self.url(new), Overwrite="F")
 
     def remove(self, path: str) -> None:
         if self.names_or_none(path):

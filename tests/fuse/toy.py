@@ -6,7 +6,7 @@ import stat as stat_module
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -150,6 +150,9 @@ class ToyVfs:
     ) -> Callable[[], None]:
         self.listeners.append(listener)
         return lambda: self.listeners.remove(listener)
+
+    def watch_locks(self, held: Callable[[], Set[InodeNo]]) -> Callable[[], None]:
+        return lambda: None
 
     # --- reading
     def lookup_nowait(self, caller: Caller, parent: InodeNo, name: str) -> Stat:
