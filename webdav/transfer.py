@@ -129,15 +129,13 @@ def _expected_size(environ: Environ) -> int | None:
 
 
 def _pump(body: Body, handle: PutHandle) -> int:
-    """The body into the handle; returns its size in bytes. Each block is a buffer of its own: the handle may keep it."""
+    """The body into the handle, which copies what it takes; returns its size in bytes."""
     received = 0
-    while True:
-        block = bytearray(BLOCK)
-        count = body.readinto(block)
-        if count == 0:
-            return received
-        handle.write(memoryview(block)[:count])
+    block = memoryview(bytearray(BLOCK))
+    while count := body.readinto(block):
+        handle.write(block[:count])
         received += count
+    return received
 
 
 class Blocks:

@@ -14,6 +14,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from archivia_fs.errors import StoreUnavailable
 from archivia_fs.store.base import ObjectStore
 from archivia_fs.types import ObjectKey
+from archivia_fs.vfs.buffers import Buffers
 
 BLOCK = 4 * 1024**2  # bytes
 FETCH_TIMEOUT = 300  # seconds; the store's own retries give up long before
@@ -33,6 +34,7 @@ class BlockCache:
         self._flights: dict[BlockId, Future[memoryview]] = {}
         self._used = 0
         self._streams = 0
+        self.buffers = Buffers()
 
     def join(self) -> None:
         """A reader became sequential: from now on it shares the capacity."""
@@ -103,10 +105,12 @@ class BlockCache:
         while self._blocks and self._used + room > self.capacity:
             _, old = self._blocks.popitem(last=False)
             self._used -= old.nbytes
+            if old.nbytes == BLOCK and isinstance(old.obj, bytearray):
+                self.buffers.give(old.obj)
 
     def _fetch(self, block: BlockId, length: int, flight: Future[memoryview]) -> None:
         try:
-            buffer = memoryview(bytearray(length))
+            buffer = memoryview(self.buffers.take(length) if length == BLOCK else bytearray(length))
             self._store.read_into(block[0], block[1] * BLOCK, buffer)
         except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it
             self._land(block, length, flight, error)

@@ -19,6 +19,7 @@ from typing import Concatenate, ParamSpec
 from archivia_fs.errors import FsError, StoreUnavailable
 from archivia_fs.types import ObjectKey, Part, UploadId
 from archivia_fs.vfs import resume
+from archivia_fs.vfs.buffers import PartBuffer
 from archivia_fs.vfs.resume import Opened
 from archivia_fs.vfs.segments import Segment
 from archivia_fs.vfs.transfers import Transfers, new_key
@@ -79,10 +80,11 @@ class MultipartUpload:
             self._turn.notify_all()
         self._copies.append((number, offset, size))
 
-    def send(self, number: int, body: bytearray, claimed: int, start: int, fresh: Sequence[tuple[int, int]]) -> None:
-        """Hand over a part that begins at byte `start` of the file; `claimed` bytes of the budget are released when it is sent."""
+    def send(self, number: int, buffer: PartBuffer, claimed: int, start: int, fresh: Sequence[tuple[int, int]]) -> None:
+        """Hand over a part that begins at byte `start` of the file; its memory, and `claimed` bytes of the budget, are free when it
+        is sent."""
         self._flush_copies()
-        self._submit(self._send, number, body, claimed, start, fresh)
+        self._submit(self._send, number, buffer, claimed, start, fresh)
 
     def compose(self, number: int, source: ObjectKey, size: int, crc32: int, fresh: Sequence[Segment]) -> None:
         """A part from a complete object; blocks until the server has copied it. Raises StoreError."""
@@ -143,9 +145,10 @@ class MultipartUpload:
     # --- in the workers ------------------------------------------------------------------------------------------
 
     def _send(
-        self, opens: bool, number: int, body: bytearray, claimed: int, start: int, fresh: Sequence[tuple[int, int]]
+        self, opens: bool, number: int, buffer: PartBuffer, claimed: int, start: int, fresh: Sequence[tuple[int, int]]
     ) -> Sent:
         try:
+            body = buffer.view()
             if opens:
                 self._open(body)
             if self._turn_of(number):
@@ -157,12 +160,12 @@ class MultipartUpload:
             if part is None:
                 part = self._transfers.store.upload_part(opened.key, opened.upload_id, number, body, crc32)
                 self._transfers.journal.record_part(opened.upload_id, part)
-            view = memoryview(body)
-            return Sent(part, [Segment(at, end, zlib.crc32(view[at - start : end - start])) for at, end in fresh])
+            return Sent(part, [Segment(at, end, zlib.crc32(body[at - start : end - start])) for at, end in fresh])
         except BaseException as error:
             self._fail(error)
             raise
         finally:
+            buffer.free()
             self._transfers.write_budget.release(claimed)
 
     def _copy(self, opens: bool, number: int, offset: int, size: int) -> Sent:
@@ -177,7 +180,7 @@ class MultipartUpload:
             self._fail(error)
             raise
 
-    def _open(self, first: bytearray | None) -> None:
+    def _open(self, first: memoryview | None) -> None:
         store, journal = self._transfers.store, self._transfers.journal
         try:
             found = None if first is None or self._copied else resume.resume(store, journal, first)

@@ -184,6 +184,7 @@ class OpenFiles:
     def _sweep_forever(self) -> None:
         while not self._closing.wait(SWEEP_SECONDS):
             self._sweep()
+            self._transfers.trim()
 
     def _sweep(self) -> None:
         with self._lock:

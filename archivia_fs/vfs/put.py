@@ -30,7 +30,7 @@ class PutHandle:
         self._closed = closed
 
     def write(self, data: Buffer) -> None:
-        """Append; waits while memory is full. Raises StoreError, FileTooBig."""
+        """Append a copy; waits while memory is full. Raises StoreError, FileTooBig."""
         view = memoryview(data).cast("B")
         while view:
             taken = self._open().append(view[:APPEND_MAX], MEMORY_TIMEOUT)

@@ -15,6 +15,7 @@ from archivia_fs.store.base import ObjectStore
 from archivia_fs.types import ObjectKey, Part, RevisionId, UploadId, UploadRecord
 from archivia_fs.vfs.block_cache import BlockCache
 from archivia_fs.vfs.budget import Budget
+from archivia_fs.vfs.buffers import Buffers
 from archivia_fs.vfs.spill import SpillArea
 from archivia_fs.vfs.upload_plan import UploadPlan
 
@@ -57,8 +58,14 @@ class Transfers:
         self.uploads = ThreadPoolExecutor(UPLOAD_WORKERS, "upload")
         self.downloads = ThreadPoolExecutor(DOWNLOAD_WORKERS, "download")
         self.write_budget = Budget(memory // 4)
+        self.buffers = Buffers()
         self.cache = BlockCache(store, self.downloads, memory * 3 // 8)
         self.spill = SpillArea(spill_dir, spill_limit)
+
+    def trim(self) -> None:
+        """Give memory that was not needed lately back to the system; to be called every few seconds."""
+        self.buffers.trim()
+        self.cache.buffers.trim()
 
     def close(self) -> None:
         """Stop the workers; what they were doing is abandoned."""

@@ -24,6 +24,7 @@ from archivia_fs.errors import FileTooBig, FsError, StoreUnavailable
 from archivia_fs.store.base import PARTS_MAX
 from archivia_fs.types import SIZE_MAX, ObjectKey, Part, Revision, UploadId
 from archivia_fs.vfs.base import Base
+from archivia_fs.vfs.buffers import SMALL, PartBuffer
 from archivia_fs.vfs.crc import combine
 from archivia_fs.vfs.intervals import IntervalSet
 from archivia_fs.vfs.multipart import Completed, MultipartUpload
@@ -34,7 +35,6 @@ from archivia_fs.vfs.upload_plan import Gap
 log = logging.getLogger(__name__)
 
 APPEND_MAX = 1024**2  # bytes of one append
-SMALL = 1024**2  # bytes; up to here a part takes memory as it grows
 STEP = 64 * 1024  # bytes; the grain of that
 MEMORY_TIMEOUT = 300.0  # seconds that bytes which must be kept wait for memory while other uploads have it
 
@@ -68,7 +68,7 @@ class Uploader:
         self._fresh = IntervalSet()  # of an edit: which bytes since `sealed` are not the base's
         self._borders = [0] if base is None else [0, *(segment.end for segment in segments_of(base.revision))]
         self._multipart = MultipartUpload(transfers, target, None if base is None else base.revision.key)
-        self._buffer = bytearray()
+        self._buffer = PartBuffer(transfers.buffers)
         self._claimed = 0  # bytes of the budget that are ours
         self._claimed_ahead = 0  # of these, bytes for the part after the current one
         self._next = 1
@@ -116,19 +116,18 @@ class Uploader:
 
     def patch(self, offset: int, data: memoryview) -> None:
         """Overwrite bytes that are still in the buffer (`offset` at or beyond `sealed`, the end within `size`)."""
-        at = offset - self.sealed
-        self._buffer[at : at + len(data)] = data
+        self._buffer.patch(offset - self.sealed, data)
         if self._base is not None:
             self._fresh.add(offset, offset + len(data))
 
     def peek(self, offset: int, size: int) -> bytes:
         """Bytes that are still in the buffer."""
         at = offset - self.sealed
-        return bytes(memoryview(self._buffer)[at : at + size])
+        return bytes(self._buffer.view()[at : at + size])
 
     def cut(self, size: int) -> None:
         """Shorten to `size`, which is at or beyond `sealed`."""
-        del self._buffer[size - self.sealed :]
+        self._buffer.cut(size - self.sealed)
         self._fresh.clip(size)
         self._room += self.size - size
         self.size = size
@@ -144,7 +143,7 @@ class Uploader:
             return Draft(self._revision(None, hashlib.sha256().hexdigest(), 0, ()), None)
         if self._next == 1:
             return self._finish_single()
-        if self._composed is not None or self._buffer:
+        if self._composed is not None or self._buffer.size:
             self._seal()
         self._release()
         done = self._multipart.complete()
@@ -214,7 +213,7 @@ class Uploader:
         writers that wait for memory never wait for each other.
         """
         first = min(size, self._room)
-        need = self._memory_of(len(self._buffer) + first, len(self._buffer) + self._room)
+        need = self._memory_of(self._buffer.size + first, self._buffer.size + self._room)
         following = self._memory_of(size - first, self._planned(self._next + 1)) if size > first else 0
         short = need + following - self._claimed
         if short > 0:
@@ -230,7 +229,8 @@ class Uploader:
         return planned if self._size_hint is None else min(planned, max(filled, self._size_hint - self.sealed))
 
     def _append_buffer(self, piece: memoryview) -> int:
-        self._buffer += piece
+        size = self._buffer.size + self._room
+        self._buffer.append(piece, size if self._memory_of(size, size) == size else 0)
         return len(piece)
 
     def _seal(self) -> None:
@@ -238,7 +238,7 @@ class Uploader:
         if self._composed is not None:
             self._seal_composed()
             return
-        buffer, self._buffer = self._buffer, bytearray()
+        buffer, self._buffer = self._buffer, PartBuffer(self._transfers.buffers)
         claimed = self._claimed - self._claimed_ahead
         self._claimed, self._claimed_ahead = self._claimed_ahead, 0
         self._multipart.send(self._next, buffer, claimed, self.sealed, self._cuts())
@@ -251,19 +251,16 @@ class Uploader:
         self._room = self._planned(self._next) if self._next <= PARTS_MAX else 0
 
     def _finish_single(self) -> Draft:
-        buffer, self._buffer = self._buffer, bytearray()
-        try:
-            crc32 = zlib.crc32(buffer)
-            stored = self._transfers.store.put(self._multipart.key, buffer, crc32)
-            self._named = self._multipart.key
-            part = Part(1, len(buffer), stored.etag, crc32)
-            return Draft(self._revision(self._named, hashlib.sha256(buffer).hexdigest(), crc32, (part,)), None)
-        except BaseException:
-            self._buffer = buffer  # the caller may try once more
-            raise
-        finally:
-            if not self._buffer:
-                self._release()
+        body = self._buffer.view()
+        crc32 = zlib.crc32(body)
+        stored = self._transfers.store.put(
+            self._multipart.key, body, crc32
+        )  # if that fails, the caller may try once more
+        self._named = self._multipart.key
+        part = Part(1, len(body), stored.etag, crc32)
+        draft = Draft(self._revision(self._named, hashlib.sha256(body).hexdigest(), crc32, (part,)), None)
+        self._release()
+        return draft
 
     # --- composed parts ------------------------------------------------------------------------------------------
 
@@ -324,9 +321,9 @@ class Uploader:
         return self._part_bytes or self._plan.part_size(number, self._size_hint)
 
     def _release(self) -> None:
+        self._buffer.free()
         self._transfers.write_budget.release(self._claimed)
         self._claimed = self._claimed_ahead = 0
-        self._buffer = bytearray()
 
     def _let_go(self) -> None:
         self._release()

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import sys
@@ -93,7 +94,7 @@ def _turn(
 def _place(work: Path, server: S3Server, size: int) -> Iterator[Place]:
     """A new bucket and an empty directory; deleting the bucket also frees SeaweedFS's volumes at once."""
     directory = Path(tempfile.mkdtemp(prefix="turn-", dir=work))
-    own = replace(server, bucket=directory.name.replace("_", "-").lower())
+    own = replace(server, bucket=f"turn-{secrets.token_hex(6)}")
     with contextlib.closing(s3_client(server)) as client:
         client.create_bucket(Bucket=own.bucket)
         client.put_object(Bucket=own.bucket, Key="ready", Body=b"?")  # the first write grows the volumes
