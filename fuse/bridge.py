@@ -19,6 +19,7 @@ import pyfuse3
 import trio
 
 from archivia_fs.errors import FsError
+from fuse.callers import is_killed
 from fuse.convert import errno_of
 
 log = logging.getLogger(__name__)
@@ -29,10 +30,11 @@ Ts = TypeVarTuple("Ts")
 
 DATA_THREADS = 32  # calls that may wait for the object store
 METADATA_THREADS = 32  # calls that wait for the catalog at most
+KILLED_SECONDS = 1.0  # how often somebody looks whether those who wait still live; most calls are answered before
 
 
 class Bridge:
-    """Runs core calls in threads. A call is never abandoned: the kernel gets its answer when the core has one."""
+    """Runs core calls in threads. The kernel gets its answer when the core has one; who has been killed is let go before."""
 
     def __init__(self, data_threads: int = DATA_THREADS, metadata_threads: int = METADATA_THREADS) -> None:
         self._data = trio.CapacityLimiter(data_threads)
@@ -55,9 +57,39 @@ class Bridge:
         """A call that may read from or write to the object store."""
         return await trio.to_thread.run_sync(self.serve, call, *args, abandon_on_cancel=False, limiter=self._data)
 
+    async def data_for(self, pid: int, call: Callable[[*Ts], None], *args: *Ts) -> None:
+        """As data, as long as somebody waits: if thread `pid` is killed meanwhile, raises FUSEError(EINTR) within a second or so,
+        and the call goes on without it."""
+        ended: list[Exception | None] = []
+
+        def attempt() -> None:
+            try:
+                self.serve(call, *args)
+            except Exception as error:  # noqa: BLE001 - raised below: a nursery would wrap it in a group
+                ended.append(error)
+            else:
+                ended.append(None)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_when_killed, pid, nursery.cancel_scope)
+            await trio.to_thread.run_sync(attempt, abandon_on_cancel=True, limiter=self._data)
+            nursery.cancel_scope.cancel()
+        if not ended:
+            log.info("Process %d was killed while it waited; what it asked for goes on", pid)
+            raise pyfuse3.FUSEError(errno.EINTR)
+        if ended[0] is not None:
+            raise ended[0]
+
     async def metadata(self, call: Callable[[*Ts], R], *args: *Ts) -> R:
         """A call that needs the catalog only."""
         return await trio.to_thread.run_sync(self.serve, call, *args, abandon_on_cancel=False, limiter=self._metadata)
+
+
+async def _cancel_when_killed(pid: int, scope: trio.CancelScope) -> None:
+    while True:
+        await trio.sleep(KILLED_SECONDS)
+        if is_killed(pid):
+            scope.cancel()
 
 
 def handler(method: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:

@@ -28,6 +28,7 @@ class OpenedFile:
 
     handle: AnyHandle
     writes: bool
+    pid: int  # the thread that opened it; most write and close in the same
     failed: bool = False  # a write or an upload: the old bytes are back when the file is released
 
 

@@ -275,11 +275,11 @@ class Operations(pyfuse3.Operations):
         ino, how, caller = self._root.inward(inode), open_flags(flags), self._caller(ctx)
         handle = self._vfs.open_nowait(caller, ino, how)
         if handle is not None:
-            return self._open(handle, how)
+            return self._open(handle, how, ctx.pid)
         waits = how & OpenFlags.TRUNCATE or ino >= FIRST_VIEW_INODE  # for writers; for what a view has to compute
         lane = self._bridge.data if waits else self._bridge.metadata
         handle = await lane(self._vfs.open, caller, ino, how)
-        return self._open(handle, how)
+        return self._open(handle, how, ctx.pid)
 
     @handler
     async def create(
@@ -297,12 +297,12 @@ class Operations(pyfuse3.Operations):
                 lambda: self._vfs.create(caller, parent, text, mode & ~ctx.umask, how, exclusive=exclusive)
             )
             watch.believe(parent, text, stat.ino)
-        return self._open(handle, how), self._entry(stat, parent, text)
+        return self._open(handle, how, ctx.pid), self._entry(stat, parent, text)
 
-    def _open(self, handle: AnyHandle, how: OpenFlags) -> FileInfo:
+    def _open(self, handle: AnyHandle, how: OpenFlags, pid: int) -> FileInfo:
         fh = FileHandleT(next(self._handles))
         writes = bool(how & OpenFlags.WRITE)
-        self._files[fh] = OpenedFile(handle, writes)
+        self._files[fh] = OpenedFile(handle, writes, pid)
         if writes:
             self._writers[handle.ino] = self._writers.get(handle.ino, 0) + 1
         stat = self._fresh(handle.ino)
@@ -343,7 +343,7 @@ class Operations(pyfuse3.Operations):
     async def _commit(self, file: OpenedFile) -> None:
         try:
             with self._push.own_data(file.handle.ino):
-                await self._bridge.data(file.handle.flush if file.writes else file.handle.fsync)
+                await self._bridge.data_for(file.pid, file.handle.flush if file.writes else file.handle.fsync)
         except FsError:
             file.failed = True
             raise

@@ -70,6 +70,8 @@ class Handle:
         self.vfs.touch(self.ino)
 
     def flush(self) -> None:
+        if self.vfs.slow_flush is not None:
+            self.vfs.slow_flush.wait(30)
         if self.ino in self.vfs.dirty:
             if self.vfs.fail_flush is not None:
                 raise self.vfs.fail_flush
@@ -100,6 +102,7 @@ class ToyVfs:
         self.listeners: list[Callable[[Effects], None]] = []
         self.calls: Counter[str] = Counter()
         self.slow_data: threading.Event | None = None  # preads wait for it
+        self.slow_flush: threading.Event | None = None  # flushes wait for it
         self.fail_write: Exception | None = None
         self.fail_flush: Exception | None = None
         self.fail_getattr: Exception | None = None

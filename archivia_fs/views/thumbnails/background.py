@@ -164,6 +164,7 @@ class Background:
         try:
             if not self._closing:
                 self._pool.check()
+                self._pool.trim(0)  # 40 MiB; where nobody looks at pictures, copies have more use for them
         except BadPicture as error:
             log.warning("No picture can be decoded, grey ones are shown: %s", error)
         except Busy:  # they work, or we are closing
