@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import random
 import unicodedata
+from dataclasses import replace
 from pathlib import PurePosixPath
+
+import pytest
 
 from archivia_fs.types import InodeNo, RevisionId
 from archivia_fs.views.downloads.document import PATH_MAX, _items
+from archivia_fs.views.thumbnails.facts import to_json
+from archivia_fs.views.thumbnails.ifd import PictureFacts
 from catalog.catalog import Below
+from tests.views.test_mets import document, find, tree_of
 
 NAMES = ("a", "A", "ä", "a\u0308", "a:b", "a?b", "a_b", "..x", "CON", "con.txt", "x.", "x ", "50%", "roll_mets.xml",
          "ROLL_METS.XML", "_deep", "\n", "\u017f", "s", "page 2", "page 10", "ß", "ss", "x" * 255, "X" * 255)  # fmt: skip
@@ -69,3 +75,27 @@ def test_folders_deeper_than_anybody_can_unpack() -> None:
     assert max(len(item.path.encode()) for item in items) <= PATH_MAX + 1
     assert max(len(item.original.encode()) for item in items) > 59 * 200
     assert any(item.path.startswith("_deep/") for item in items)
+
+
+FACTS = to_json(PictureFacts("image/x-adobe-dng", make="Leica"))
+
+
+@pytest.mark.parametrize(
+    ("name", "facts", "media_type", "picture"),
+    [
+        ("page.dng", None, "image/x-adobe-dng", True),  # nobody has looked yet
+        ("page.dng", "", "application/octet-stream", False),  # a text of this name
+        ("page.txt", "", "text/plain", False),
+        ("page.bin", None, "application/octet-stream", False),
+        ("page.bin", FACTS, "image/x-adobe-dng", True),
+        ("x" * 251 + ".dng", FACTS, "image/x-adobe-dng", False),  # no room for ".jpg" in the 255 bytes of a name
+    ],
+)
+def test_content_decides_what_is_a_picture(name: str, facts: str | None, media_type: str, picture: bool) -> None:
+    each = replace(below(1, 2, name, folder=False), facts=facts)
+    (item,) = _items(InodeNo(1), {InodeNo(1): [each]}, {}, ())
+    assert (item.media_type, item.picture) == (media_type, picture)
+    tree = tree_of(document(item))
+    assert bool(find(tree, "//m:fileGrp[@USE='THUMBNAIL']")) == picture
+    assert len(find(tree, "//m:fptr")) == 1 + picture
+    assert find(tree, "//m:div/@TYPE")[1:] == ["page" if picture else "file"]

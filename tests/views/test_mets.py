@@ -22,7 +22,7 @@ def item(path: str, **more: object) -> Item:
     whole = Item(
         path, path, InodeNo(1), 0o40755 if folder else 0o100644, 0 if folder else 5, 10**18,
         None if folder else RevisionId("r"), None if folder else "a" * 64, None if folder else 0xAB,
-        "" if folder else "image/x-adobe-dng", None, [], True,
+        "" if folder else "image/x-adobe-dng", None, path.endswith(".dng"), [], True,
     )  # fmt: skip
     return replace(whole, **more)  # type: ignore[arg-type]
 

@@ -21,12 +21,14 @@ from archivia_fs.views.downloads.names import natural_key, safe_name, unique_nam
 from archivia_fs.views.thumbnails.background import is_likely
 from archivia_fs.views.thumbnails.facts import from_json
 from archivia_fs.views.thumbnails.ifd import PictureFacts
+from archivia_fs.views.thumbnails.view import NAME_BYTES, SUFFIX
 from catalog.catalog import Below, Catalog
 
 DC_PREFIX = "user.dc."
 LOGICAL_ID = "user.logical_id"  # of a document; without it the name of its folder. user.archivia.* are read-only
 STEM_MAX = 200  # bytes
 PATH_MAX = 3_000  # bytes; PATH_MAX in limits.h is 4,096, and somebody unpacks it below something
+UNKNOWN_TYPE = "application/octet-stream"
 UNSAFE_IN_BAGS = "%"  # tools disagree on whether manifests encode it (RFC 8493 2.1.3)
 
 Words = Sequence[tuple[str, str]]
@@ -44,7 +46,8 @@ for _suffix, _type in {
 @dataclass(frozen=True, slots=True)
 class Item:
     """A file, or a folder (`path` ends in "/"), at `path` in the download and at `original` under the document; `depth` folders
-    below it. `checked`: no background work would tell more of it."""
+    below it. `picture`: it has a preview under /Thumbnails, or may have, as long as nobody has looked into it. `checked`: no
+    background work would tell more of it."""
 
     path: str
     original: str
@@ -57,6 +60,7 @@ class Item:
     crc32: int | None
     media_type: str
     facts: PictureFacts | None
+    picture: bool
     described: Words
     checked: bool
 
@@ -170,17 +174,31 @@ def _item(each: Below, path: str, original: str, described: Mapping[InodeNo, Map
     words = _words(described.get(each.ino, {}))
     if stat_module.S_ISDIR(each.mode):
         return Item(
-            path + "/", original + "/", each.ino, each.mode, 0, each.mtime_ns, None, None, None, "", None, words, True
-        )
+            path + "/", original + "/", each.ino, each.mode, 0, each.mtime_ns, None, None, None, "", None, False, words,
+            True,
+        )  # fmt: skip
     facts = from_json(each.facts) if each.facts else None
-    media_type = (facts.media_type if facts is not None else "") or _TYPES.guess_type(each.name)[0]
     empty = each.revision is None
     return Item(
         path, original, each.ino, each.mode, each.size, each.mtime_ns, each.revision,
         hashlib.sha256().hexdigest() if empty else each.sha256, 0 if empty else each.crc32,
-        media_type or "application/octet-stream", facts, words,
+        _media_type(each, facts), facts, not empty and _has_preview(each), words,
         empty or (each.sha256 is not None and (each.facts is not None or not is_likely(each.name))),
     )  # fmt: skip
+
+
+def _media_type(each: Below, facts: PictureFacts | None) -> str:
+    """By content where that is known; the name of what is no picture says nothing of pictures."""
+    if facts is not None and facts.media_type:
+        return facts.media_type
+    guess = _TYPES.guess_type(each.name)[0] or UNKNOWN_TYPE
+    return UNKNOWN_TYPE if each.facts == "" and guess.startswith("image/") else guess
+
+
+def _has_preview(each: Below) -> bool:
+    if len((each.name + SUFFIX).encode()) > NAME_BYTES:
+        return False
+    return is_likely(each.name) if each.facts is None else each.facts != ""
 
 
 def _words(properties: Mapping[str, bytes]) -> Words:

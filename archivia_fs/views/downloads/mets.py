@@ -16,7 +16,7 @@ from lxml import etree
 
 from archivia_fs.views.downloads.document import Document, Item, Words, time_text
 from archivia_fs.views.downloads.text import Packer, Text
-from archivia_fs.views.thumbnails.background import is_likely
+from archivia_fs.views.thumbnails.view import SUFFIX
 
 METS = "http://www.loc.gov/METS/"
 XLINK = "http://www.w3.org/1999/xlink"
@@ -123,7 +123,7 @@ class _Writer:
             with self._in(_m("fileGrp"), {"USE": "MASTER"}):
                 for number, item in self._files:
                     self._master(number, item)
-            pictures = [(number, item) for number, item in self._files if _is_picture(item)]
+            pictures = [(number, item) for number, item in self._files if item.picture]
             if pictures:
                 with self._in(_m("fileGrp"), {"USE": "THUMBNAIL"}):
                     for number, item in pictures:
@@ -155,12 +155,11 @@ class _Writer:
                 open_divs.append((item.original, div))
                 orders.append(0)
                 continue
-            picture = _is_picture(item)
-            kind = "folder" if item.is_folder else "page" if picture else "file"
+            kind = "folder" if item.is_folder else "page" if item.picture else "file"
             with self._in(_m("div"), {"TYPE": kind, **attributes}):
                 if not item.is_folder:
                     self._pointer(f"FILE-{number}")
-                if picture:
+                if item.picture:
                     self._pointer(f"THUMB-{number}")
         for _, div in reversed(open_divs):
             div.__exit__(None, None, None)
@@ -214,7 +213,7 @@ class _Writer:
 
     def _thumbnail(self, number: int, item: Item) -> None:
         path = self._document.path.replace("/Documents/", "/Thumbnails/", 1)
-        place = {"LOCTYPE": "OTHER", "OTHERLOCTYPE": "DRIVE", HREF: quote(f"{path}/{item.original}.jpg")}
+        place = {"LOCTYPE": "OTHER", "OTHERLOCTYPE": "DRIVE", HREF: quote(f"{path}/{item.original}{SUFFIX}")}
         with self._in(_m("file"), {"ID": f"THUMB-{number}", "MIMETYPE": "image/jpeg"}), self._in(_m("FLocat"), place):
             pass
 
@@ -228,8 +227,3 @@ def _digests(item: Item) -> Sequence[tuple[str, str]]:
     if item.crc32 is not None:
         found.append(("CRC32", f"{item.crc32:08x}"))
     return found
-
-
-def _is_picture(item: Item) -> bool:
-    """A file that has, or may have, a preview."""
-    return item.revision is not None and is_likely(item.original)
