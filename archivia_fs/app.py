@@ -47,12 +47,15 @@ MMAP_FROM = 256 * 1024  # bytes
 Room = TypeVar("Room")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FirstUser:
-    """Made at the first start. `password` is None if it came from ARCHIVIA_ADMIN_PASSWORD."""
+    """Made at the first start. The catalog keeps a hash: until somebody has `told` it, the password is known only here.
+    `given`: it came from ARCHIVIA_ADMIN_PASSWORD."""
 
     name: str
-    password: str | None
+    password: str
+    given: bool
+    told: bool = False
 
 
 class Gateway:
@@ -96,7 +99,8 @@ class Gateway:
         self.catalog = Catalog.open(settings.catalog)
         self._undo.append(self.catalog.close)
         self.catalog.forget_orphans()
-        self.first_user = first_start(self.catalog, settings)
+        self.first_user = first_user(self.catalog, settings)
+        first_start(self.catalog, self.first_user)
         background = self._start_previews(plain)
         options = VfsOptions(spill_dir=settings.spill_dir, memory=settings.memory)
         views: list[View] = [ThumbnailsView(self.previews, background.later), DownloadsView(self.catalog)]
@@ -155,18 +159,24 @@ def open_store(settings: Settings) -> Iterator[tuple[S3Store, S3Config]]:
             embedded.leave()
 
 
-def first_start(catalog: Catalog, settings: Settings) -> FirstUser | None:
-    """Give an empty catalog its first user and collection; None if it has users. Say the password: it is known only now."""
+def first_user(catalog: Catalog, settings: Settings) -> FirstUser | None:
+    """Whom an empty catalog gets; None if it has users."""
     if catalog.users():
         return None
     given = settings.admin_password.get_secret_value()
-    password = given or secrets.token_urlsafe(12)
+    return FirstUser(ADMIN, given or secrets.token_urlsafe(12), bool(given))
+
+
+def first_start(catalog: Catalog, first: FirstUser | None) -> None:
+    """Give an empty catalog its first user and collection. Tell the password, also if this is interrupted: it may be stored."""
+    if first is None:
+        return
     try:
-        catalog.add_user(ADMIN, hash_password(password), admin=True)
-        add_collection(catalog, FIRST_COLLECTION, ADMIN)
-    except Exists:  # another process was first
-        return None
-    return FirstUser(ADMIN, None if given else password)
+        catalog.add_user(first.name, hash_password(first.password), admin=True)
+    except Exists:  # another process was first, and tells its own
+        first.told = True
+        return
+    add_collection(catalog, FIRST_COLLECTION, first.name)
 
 
 def add_collection(catalog: Catalog, name: str, owner: str) -> None:

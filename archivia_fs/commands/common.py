@@ -108,36 +108,48 @@ def load_settings(ctx: typer.Context) -> Settings:
 
 
 @contextlib.contextmanager
-def open_gateway(ctx: typer.Context) -> Iterator[Gateway]:
-    """Store, catalog and core. Raises ConfigError, StoreError, CatalogError."""
+def open_gateway(ctx: typer.Context, *, announced: bool = False) -> Iterator[Gateway]:
+    """Store, catalog and core. A first user is told at once, or (`announced`) at the end if the command has not done it: whatever
+    goes wrong, the password is told. Raises ConfigError, StoreError, CatalogError."""
     from archivia_fs.app import Gateway
 
-    with Gateway(load_settings(ctx)) as gateway:
+    gateway = Gateway(load_settings(ctx))
+    try:
+        with gateway:
+            if not announced:
+                tell_first_user(gateway.first_user)
+            yield gateway
+    finally:
         tell_first_user(gateway.first_user)
-        yield gateway
 
 
 @contextlib.contextmanager
 def open_catalog(ctx: typer.Context) -> Iterator[Catalog]:
     """The catalog alone, for what needs no store. Raises ConfigError, CatalogError."""
-    from archivia_fs.app import first_start, make_home
+    from archivia_fs.app import first_start, first_user, make_home
     from catalog.catalog import Catalog
 
     settings = load_settings(ctx)
     make_home(settings)
-    catalog = Catalog.open(settings.catalog, busy_timeout=BUSY_SECONDS)
-    try:
-        tell_first_user(first_start(catalog, settings))
+    with contextlib.closing(Catalog.open(settings.catalog, busy_timeout=BUSY_SECONDS)) as catalog:
+        first = first_user(catalog, settings)
+        try:
+            first_start(catalog, first)
+        finally:
+            tell_first_user(first)
         yield catalog
-    finally:
-        catalog.close()
 
 
 def tell_first_user(first: FirstUser | None) -> None:
-    """The one moment in which the password is known. On standard error: standard output may be read by a script."""
-    if first is not None:
-        shown = first.password or "(from ARCHIVIA_ADMIN_PASSWORD)"
-        err.print(f"A new archive. Its first user is {first.name}, password {shown} (shown this once).")
+    """Once. On standard error: standard output may be read by a script."""
+    if first is not None and not first.told:
+        err.print(f"A new archive. Its first user is {first.name}, password {password_of(first)} (shown this once).")
+        first.told = True
+
+
+def password_of(first: FirstUser) -> str:
+    """What is shown as the password; one that the person chose is not."""
+    return "(from ARCHIVIA_ADMIN_PASSWORD)" if first.given else first.password
 
 
 def print_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archivia_fs.commands.common import User, err, load_settings, out
+from archivia_fs.commands.common import User, err, load_settings, open_gateway, out, password_of
 from archivia_fs.commands.service import Stop, in_background, notify, stop_on_signals
 from archivia_fs.config import ADMIN
 from archivia_fs.errors import Busy, ConfigError, MountError
@@ -71,7 +71,7 @@ def serve(
     host, port = parse_address(listen)
     if mount is not None:
         _check_host(allow_other)
-    with stop_on_signals() as stop, _gateway(ctx) as gateway:
+    with stop_on_signals() as stop, open_gateway(ctx, announced=True) as gateway:
         from fuse.mount import MountOptions
         from webdav.server import WebDavOptions
 
@@ -114,7 +114,7 @@ def mount_command(
     settings = load_settings(ctx)
     _check_host(allow_other)
     ready = in_background(settings.home / "log" / log_name(directory)) if daemon else None
-    with stop_on_signals() as stop, _gateway(ctx) as gateway:
+    with stop_on_signals() as stop, open_gateway(ctx, announced=True) as gateway:
         from fuse.mount import MountOptions
 
         doors = Doors(gateway, stop)
@@ -266,17 +266,9 @@ class Doors:
         if self._mount is not None:
             out.print(f"  Mount    {self._mount.path}")
         first = self._gateway.first_user
-        if first is not None:
-            shown = first.password or "(from ARCHIVIA_ADMIN_PASSWORD)"
-            out.print(f"  User     {first.name}   password {shown}   (shown this once)")
+        if first is not None and not first.told:
+            out.print(f"  User     {first.name}   password {password_of(first)}   (shown this once)")
+            first.told = True
         if self._mount is not None:
             out.print(f"  Copy in  rsync -a --info=progress2 FOLDER {self._mount.path}/Documents/archive/")
         out.file.flush()
-
-
-@contextlib.contextmanager
-def _gateway(ctx: typer.Context) -> Iterator[Gateway]:
-    from archivia_fs.app import Gateway
-
-    with Gateway(load_settings(ctx)) as gateway:
-        yield gateway

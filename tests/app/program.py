@@ -32,10 +32,11 @@ class Program:
     home: Path
     server: S3Server | None
     warm: subprocess.Popen[str] | None = None
+    password: str = PASSWORD
 
     def environment(self, **changes: str) -> Mapping[str, str]:
         own = {name: value for name, value in os.environ.items() if not name.startswith("ARCHIVIA_")}
-        own |= {"ARCHIVIA_HOME": str(self.home), "ARCHIVIA_ADMIN_PASSWORD": PASSWORD, "PYTHONPATH": str(ROOT)}
+        own |= {"ARCHIVIA_HOME": str(self.home), "ARCHIVIA_ADMIN_PASSWORD": self.password, "PYTHONPATH": str(ROOT)}
         if self.server is not None:
             own |= {
                 "ARCHIVIA_S3_ENDPOINT": self.server.endpoint,
