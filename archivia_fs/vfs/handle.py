@@ -165,14 +165,17 @@ class OpenFile:
                 self.commit()
         except FsError as error:
             log.error("Bytes written to inode %d after its close() are lost: %s", self.ino, error)  # noqa: TRY400
-        if self._writer is None and self._failure is None:
-            return
+        if self.dirty:
+            self.discard()
+        self._failure = None
+
+    def discard(self) -> None:
+        """The old content is the file again; parts that were sent wait for whoever sends the same bytes again."""
         with self.turn:
             if self._writer is not None:
                 self._writer.fail(keep_draft=isinstance(self._failure, CatalogError))
                 self._writer = None
                 self._files.uploads_changed()
-            self._failure = None
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -275,6 +278,13 @@ class FileHandle:
             if self._content is not None:
                 self._content.close()
             self._files.release(self._file)
+
+    def discard(self) -> None:
+        """As release, for who was ended in the middle of writing: what is uncommitted is not half committed, but the old content
+        stays. To be called for the last handle that writes."""
+        if not self._released:
+            self._file.discard()
+        self.release()
 
     def release_nowait(self) -> bool:
         """As release, if nothing is uncommitted; else False, and nothing has happened."""

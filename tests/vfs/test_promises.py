@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from archivia_fs.errors import AccessDenied, CrossDevice, Exists, NotFound, NotPermitted
-from archivia_fs.types import Caller, OpenFlags, Right, SetAttr, Stat
+from archivia_fs.types import Caller, OpenFlags, RevisionId, Right, SetAttr, Stat
 from archivia_fs.vfs.handle import FileHandle
 from catalog.catalog import Catalog
 from catalog.namespace import NewInode
@@ -325,3 +325,25 @@ def test_moving_into_a_view(make_core: Make) -> None:
 def test_others_are_polled_often_enough() -> None:
     """[C2] What another process commits to the same catalog is seen within 250 ms."""
     assert inspect.signature(Catalog.open).parameters["poll_interval"].default <= 0.2
+
+
+def test_what_is_given_up_leaves_the_old_content_and_its_parts(make_core: Make) -> None:
+    core = make_core()
+    core.write("a.dng", OLD)
+    writer, reader = opened(core), opened(core, flags=OpenFlags.READ)
+    writer.truncate(0)
+    for at in range(0, len(NEW), 10 * KIB):
+        writer.pwrite(at, NEW[at : at + 10 * KIB])
+    writer.discard()
+    assert bytes(reader.pread(0, len(OLD))) == OLD
+    assert core.vfs.open_uploads() == 0
+    (left,) = core.catalog.uploads()
+    assert len(left.parts) > 2
+    again = opened(core, flags=RW | OpenFlags.TRUNCATE)
+    again.pwrite(0, NEW)
+    again.flush()
+    again.release()
+    assert bytes(reader.pread(0, len(NEW))) == NEW
+    assert core.catalog.uploads() == []
+    assert core.catalog.revision(stat(core).revision or RevisionId("")).key == left.key  # taken over
+    reader.release()
