@@ -9,11 +9,9 @@ from collections.abc import Callable
 
 from typing_extensions import Buffer
 
-from archivia_fs.errors import BadHandle, CatalogError, FsError, StoreUnavailable
+from archivia_fs.errors import BadHandle, CatalogError, FsError
 from archivia_fs.types import Stat
-from archivia_fs.vfs.uploader import APPEND_MAX, Draft, Uploader
-
-MEMORY_TIMEOUT = 300  # seconds a PUT waits for memory while other uploads have it; then it fails with 503
+from archivia_fs.vfs.uploader import Draft, Uploader
 
 
 class PutHandle:
@@ -31,12 +29,7 @@ class PutHandle:
 
     def write(self, data: Buffer) -> None:
         """Append a copy; waits while memory is full. Raises StoreError, FileTooBig."""
-        view = memoryview(data).cast("B")
-        while view:
-            taken = self._open().append(view[:APPEND_MAX], MEMORY_TIMEOUT)
-            if not taken:
-                raise StoreUnavailable("The gateway is busy with other uploads; try again.")
-            view = view[taken:]
+        self._open().append_all(memoryview(data).cast("B"))
 
     def commit(self) -> tuple[Stat, bool]:
         """Store, verify, name. Afterwards the handle is closed; after an error nothing happened to the name."""

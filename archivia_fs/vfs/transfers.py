@@ -6,13 +6,15 @@ One instance per gateway, so that all streams of all doors share one set of boun
 
 from __future__ import annotations
 
+import threading
 import uuid
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
 from archivia_fs.store.base import ObjectStore
-from archivia_fs.types import ObjectKey, Part, RevisionId, UploadId, UploadRecord
+from archivia_fs.types import Beginning, ObjectKey, Part, RevisionId, UploadId, UploadRecord
 from archivia_fs.vfs.block_cache import BlockCache
 from archivia_fs.vfs.budget import Budget
 from archivia_fs.vfs.buffers import Buffers
@@ -22,20 +24,28 @@ from archivia_fs.vfs.upload_plan import UploadPlan
 UPLOAD_WORKERS = 6  # parts in flight; more brought nothing against SeaweedFS on 2 cores
 DOWNLOAD_WORKERS = 8  # blocks in flight, for all readers together
 OBJECT_PREFIX = "objects/"
+IDLE_SECONDS = 2.0  # without a byte, after which the memory of an upload may be wanted by others
 
 
 class Journal(Protocol):
     """The upload journal in the catalog: what is uploaded but not yet named.
 
-    `claim_upload` finds, of a gateway that is gone, an upload whose part 1 has this size and CRC-32, and makes it ours;
-    `release_upload` leaves ours to whoever claims it.
+    `claim_upload` finds, of a gateway that is gone, an upload that begins like this, and makes it ours, for `target`;
+    `release_upload` leaves ours to whoever claims it; `drop_upload` forgets it, and is False if it was not ours any more.
     """
 
     def begin_upload(self, upload_id: UploadId, key: ObjectKey, target: str) -> None: ...
     def record_part(self, upload_id: UploadId, part: Part) -> None: ...
-    def drop_upload(self, upload_id: UploadId) -> None: ...
-    def claim_upload(self, size: int, crc32: int) -> UploadRecord | None: ...
+    def drop_upload(self, upload_id: UploadId) -> bool: ...
+    def claim_upload(self, beginning: Beginning, target: str) -> UploadRecord | None: ...
     def release_upload(self, upload_id: UploadId) -> None: ...
+
+
+class HasMemory(Protocol):
+    """Who holds some of the write budget."""
+
+    def put_aside(self, idle_seconds: float) -> None:
+        """Give it back if it was not used for that long. Any thread; never waits for who uses it."""
 
 
 class Transfers:
@@ -57,10 +67,23 @@ class Transfers:
         self.plan = plan or UploadPlan()
         self.uploads = ThreadPoolExecutor(UPLOAD_WORKERS, "upload")
         self.downloads = ThreadPoolExecutor(DOWNLOAD_WORKERS, "download")
-        self.write_budget = Budget(memory // 4)
+        self.write_budget = Budget(memory // 4, self._relieve)
         self.buffers = Buffers()
         self.cache = BlockCache(store, self.downloads, memory * 3 // 8)
         self.spill = SpillArea(spill_dir, spill_limit)
+        self._holders: weakref.WeakSet[HasMemory] = weakref.WeakSet()
+        self._holders_lock = threading.Lock()  # a leaf
+
+    def know(self, holder: HasMemory) -> None:
+        """When memory is short, whoever has let it lie idle is asked to put it aside."""
+        with self._holders_lock:
+            self._holders.add(holder)
+
+    def _relieve(self) -> None:
+        with self._holders_lock:
+            holders = list(self._holders)
+        for holder in holders:
+            holder.put_aside(IDLE_SECONDS)
 
     def trim(self) -> None:
         """Give memory that was not needed lately back to the system; to be called every few seconds."""

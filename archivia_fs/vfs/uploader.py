@@ -24,10 +24,10 @@ from archivia_fs.errors import FileTooBig, FsError, StoreUnavailable
 from archivia_fs.store.base import PARTS_MAX
 from archivia_fs.types import SIZE_MAX, ObjectKey, Part, Revision, UploadId
 from archivia_fs.vfs.base import Base
-from archivia_fs.vfs.buffers import SMALL, PartBuffer
 from archivia_fs.vfs.crc import combine
 from archivia_fs.vfs.intervals import IntervalSet
 from archivia_fs.vfs.multipart import Completed, MultipartUpload
+from archivia_fs.vfs.part_memory import MEMORY_TIMEOUT, PartMemory
 from archivia_fs.vfs.segments import Segment, combined, derive, parts_of, segments_of
 from archivia_fs.vfs.transfers import Transfers, new_revision, revision_of
 from archivia_fs.vfs.upload_plan import Gap
@@ -35,8 +35,6 @@ from archivia_fs.vfs.upload_plan import Gap
 log = logging.getLogger(__name__)
 
 APPEND_MAX = 1024**2  # bytes of one append
-STEP = 64 * 1024  # bytes; the grain of that
-MEMORY_TIMEOUT = 300.0  # seconds that bytes which must be kept wait for memory while other uploads have it
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +66,7 @@ class Uploader:
         self._fresh = IntervalSet()  # of an edit: which bytes since `sealed` are not the base's
         self._borders = [0] if base is None else [0, *(segment.end for segment in segments_of(base.revision))]
         self._multipart = MultipartUpload(transfers, target, None if base is None else base.revision.key)
-        self._buffer = PartBuffer(transfers.buffers)
-        self._claimed = 0  # bytes of the budget that are ours
-        self._claimed_ahead = 0  # of these, bytes for the part after the current one
+        self._part = PartMemory(transfers)
         self._next = 1
         self._room = self._planned(1)
         self._composed: Uploader | None = None
@@ -85,49 +81,58 @@ class Uploader:
         return self._multipart.begun or self._composed is not None
 
     def append(self, data: memoryview, timeout: float) -> int:
-        """Take bytes (at most 1 MiB) at the end and return how many: all of them, or none when memory was not to be
-        had within `timeout` seconds (0 never waits). Raises the error of an earlier part, FileTooBig."""
+        """Take bytes (at most 1 MiB) at the end and return how many: all of them, or fewer when memory was not to be
+        had within `timeout` seconds. With timeout 0 it is all or none, and nothing waits. Raises the error of an earlier
+        part, FileTooBig."""
         start = self.size
-        taken = self._append(data, timeout, fresh=self._base is not None)
+        with self._part.in_use(timeout) as ready:
+            taken = self._append(data, timeout, fresh=self._base is not None) if ready else 0
         assert self.size == start + taken
         return taken
 
     def append_all(self, data: memoryview) -> None:
-        """As append, waiting long. Raises StoreUnavailable if no memory was to be had."""
-        if not self.append(data, MEMORY_TIMEOUT):
-            raise StoreUnavailable("The gateway is busy with other uploads; try again.")
+        """As append, of any size, waiting long. Raises StoreUnavailable if no memory was to be had."""
+        while data:
+            taken = self.append(data[:APPEND_MAX], MEMORY_TIMEOUT)
+            if not taken:
+                raise StoreUnavailable("The gateway is busy with other uploads; try again.")
+            data = data[taken:]
 
     def take_over(self, end: int, *, last: bool = False) -> None:
         """Go on with the base's bytes up to `end` (within what it has stored): large ranges are copied by the server, small ones
         read and sent. `last`: nothing will be appended. Raises StoreError."""
-        while self.size < end:
-            left = end - self.size
-            if self._transfers.store.capabilities.part_copy and self._next <= PARTS_MAX:
-                gap = self._plan.gap(self._next, self.size, self.size - self.sealed, left, last=last)
-            else:
-                gap = Gap(left, ())
-            self._read_over(self.size + gap.read)
-            if gap.copies and self.size > self.sealed:
-                self._seal()
-            for size in gap.copies:
-                self._multipart.copy_later(self._next, self.size, size)
-                self.size += size
-                self._next_part()
+        with self._part.needed():
+            while self.size < end:
+                left = end - self.size
+                if self._transfers.store.capabilities.part_copy and self._next <= PARTS_MAX:
+                    gap = self._plan.gap(self._next, self.size, self.size - self.sealed, left, last=last)
+                else:
+                    gap = Gap(left, ())
+                self._read_over(self.size + gap.read)
+                if gap.copies and self.size > self.sealed:
+                    self._seal()
+                for size in gap.copies:
+                    self._multipart.copy_later(self._next, self.size, size)
+                    self.size += size
+                    self._next_part()
 
     def patch(self, offset: int, data: memoryview) -> None:
         """Overwrite bytes that are still in the buffer (`offset` at or beyond `sealed`, the end within `size`)."""
-        self._buffer.patch(offset - self.sealed, data)
+        with self._part.needed():
+            self._part.patch(offset - self.sealed, data)
         if self._base is not None:
             self._fresh.add(offset, offset + len(data))
 
     def peek(self, offset: int, size: int) -> bytes:
         """Bytes that are still in the buffer."""
         at = offset - self.sealed
-        return bytes(self._buffer.view()[at : at + size])
+        with self._part.needed():
+            return bytes(self._part.view()[at : at + size])
 
     def cut(self, size: int) -> None:
         """Shorten to `size`, which is at or beyond `sealed`."""
-        self._buffer.cut(size - self.sealed)
+        with self._part.needed():
+            self._part.cut(size - self.sealed)
         self._fresh.clip(size)
         self._room += self.size - size
         self.size = size
@@ -141,11 +146,12 @@ class Uploader:
         """Send the rest and complete the object: stored and verified when this returns. Raises StoreError."""
         if self.size == 0:
             return Draft(self._revision(None, hashlib.sha256().hexdigest(), 0, ()), None)
-        if self._next == 1:
-            return self._finish_single()
-        if self._composed is not None or self._buffer.size:
-            self._seal()
-        self._release()
+        with self._part.needed():
+            if self._next == 1:
+                return self._finish_single()
+            if self._composed is not None or self._part.size:
+                self._seal()
+            self._part.free()
         done = self._multipart.complete()
         self._named, self._upload_id = done.key, done.upload_id
         return Draft(self._checked(done), done.upload_id)
@@ -179,9 +185,13 @@ class Uploader:
             raise FileTooBig("A file holds at most 5 TiB, the largest S3 object.")
         if self._next > PARTS_MAX:
             raise FileTooBig("More bytes came than were announced; the 10,000 parts of the upload are used up.")
-        if timeout == 0 and self._is_composed:
+        composed = self._is_composed or (
+            len(data) > self._room and self._planned(self._next + 1) > self._plan.buffered_max
+        )
+        if composed and timeout == 0:
             return 0  # a composed part begins and ends with requests to the store
-        if not self._claim(data.nbytes, timeout):
+        limit = None if self._size_hint is None else self._size_hint - self.sealed
+        if not self._part.claim(len(data), self._room, self._planned(self._next + 1), limit, timeout):
             return 0
         taken = 0
         while taken < len(data):
@@ -206,31 +216,8 @@ class Uploader:
             if not self._append(data, MEMORY_TIMEOUT, fresh=False):
                 raise StoreUnavailable("The gateway is busy with other uploads; try again.")
 
-    def _claim(self, size: int, timeout: float) -> bool:
-        """Make sure of the memory for `size` more bytes.
-
-        A part of more than `SMALL` bytes claims its full size at once: whoever fills a part can always send it, so
-        writers that wait for memory never wait for each other.
-        """
-        first = min(size, self._room)
-        need = self._memory_of(self._buffer.size + first, self._buffer.size + self._room)
-        following = self._memory_of(size - first, self._planned(self._next + 1)) if size > first else 0
-        short = need + following - self._claimed
-        if short > 0:
-            if not self._transfers.write_budget.acquire(short, timeout):
-                return False
-            self._claimed += short
-        self._claimed_ahead = following
-        return True
-
-    def _memory_of(self, filled: int, planned: int) -> int:
-        if filled <= SMALL:
-            return -(-filled // STEP) * STEP
-        return planned if self._size_hint is None else min(planned, max(filled, self._size_hint - self.sealed))
-
     def _append_buffer(self, piece: memoryview) -> int:
-        size = self._buffer.size + self._room
-        self._buffer.append(piece, size if self._memory_of(size, size) == size else 0)
+        self._part.append(piece, self._part.size + self._room)
         return len(piece)
 
     def _seal(self) -> None:
@@ -238,9 +225,7 @@ class Uploader:
         if self._composed is not None:
             self._seal_composed()
             return
-        buffer, self._buffer = self._buffer, PartBuffer(self._transfers.buffers)
-        claimed = self._claimed - self._claimed_ahead
-        self._claimed, self._claimed_ahead = self._claimed_ahead, 0
+        buffer, claimed = self._part.hand_over()
         self._multipart.send(self._next, buffer, claimed, self.sealed, self._cuts())
         self._next_part()
 
@@ -248,10 +233,10 @@ class Uploader:
         self._next += 1
         self.sealed = self.size
         self._fresh = IntervalSet()
-        self._room = self._planned(self._next) if self._next <= PARTS_MAX else 0
+        self._room = self._planned(self._next)
 
     def _finish_single(self) -> Draft:
-        body = self._buffer.view()
+        body = self._part.view()
         crc32 = zlib.crc32(body)
         stored = self._transfers.store.put(
             self._multipart.key, body, crc32
@@ -259,7 +244,7 @@ class Uploader:
         self._named = self._multipart.key
         part = Part(1, len(body), stored.etag, crc32)
         draft = Draft(self._revision(self._named, hashlib.sha256(body).hexdigest(), crc32, (part,)), None)
-        self._release()
+        self._part.free()
         return draft
 
     # --- composed parts ------------------------------------------------------------------------------------------
@@ -318,15 +303,12 @@ class Uploader:
         return self._revision(done.key, None, combined(segments), parts_of(segments))
 
     def _planned(self, number: int) -> int:
+        if number > PARTS_MAX:
+            return 0
         return self._part_bytes or self._plan.part_size(number, self._size_hint)
 
-    def _release(self) -> None:
-        self._buffer.free()
-        self._transfers.write_budget.release(self._claimed)
-        self._claimed = self._claimed_ahead = 0
-
     def _let_go(self) -> None:
-        self._release()
+        self._part.drop()
         if self._composed is not None:
             self._composed.abort()
             self._composed = None

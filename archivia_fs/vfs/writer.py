@@ -28,7 +28,6 @@ from archivia_fs.vfs.uploader import APPEND_MAX, Draft, Uploader
 
 log = logging.getLogger(__name__)
 
-MEMORY_PATIENCE = 5.0  # seconds without memory for new bytes before a file turns to the spill area
 GAP_MAX = 1024**2  # bytes; a smaller gap beyond the end before a write is filled with zeros in the stream
 RUN_PARTS = 2  # bytes in order, in first parts (16 MiB), after which a spilling file streams again; with gaps, if all is ascending
 
@@ -46,7 +45,6 @@ class Writer:
         self._drafts: list[Uploader] = []  # settled streams: their objects go when a later one is complete
         self._run = (0, 0)  # the last bytes in order that were spilled: [start, end)
         self._ordered = True  # all that was spilled came in ascending order, with gaps perhaps
-        self._short_of_memory = False
         self.size = 0
         if base is None or base.size == 0:
             self._stream = self._uploader()
@@ -54,7 +52,8 @@ class Writer:
             self._open_base(base)
 
     def pwrite(self, offset: int, data: Buffer) -> None:
-        """Write; waits for memory. Raises NoSpace, FileTooBig, StoreError (of this or an earlier part)."""
+        """Write; waits for memory, so a slow store slows its writers. Raises NoSpace, FileTooBig, StoreError (of this or an
+        earlier part)."""
         view = memoryview(data).cast("B")
         end = offset + len(view)
         if end > SIZE_MAX:
@@ -173,10 +172,8 @@ class Writer:
             return True
         if offset > stream.size and not self._fill_gap(stream, offset):
             return False
-        if stream.append(view, MEMORY_PATIENCE) == len(view):
-            return True
-        self._short_of_memory = True
-        return False
+        stream.append_all(view)
+        return True
 
     def _fill_gap(self, stream: Uploader, offset: int) -> bool:
         """Bring the stream to `offset`: by the base, then by zeros if they are few."""
@@ -185,7 +182,8 @@ class Writer:
         gap = offset - stream.size
         if gap > GAP_MAX:
             return False
-        return gap == 0 or stream.append(memoryview(bytes(gap)), MEMORY_PATIENCE) == gap
+        stream.append_all(memoryview(bytes(gap)))
+        return True
 
     # --- base and spill ----------------------------------------------------------------------------------------------
 
@@ -193,28 +191,32 @@ class Writer:
         """Edit existing bytes: in memory if they are few, else over a spill file."""
         self.size = revision.size
         base = Base(self._transfers, revision)
-        if revision.size < self._transfers.plan.first_part:
-            stream = self._uploader()
-            data = memoryview(base.pread(0, revision.size)).cast("B")
-            base.close()
-            if all(
-                stream.append(data[at : at + APPEND_MAX], MEMORY_PATIENCE) for at in range(0, len(data), APPEND_MAX)
-            ):
-                self._stream = stream
-                return
+        if revision.size >= self._transfers.plan.first_part:
+            self._spill = self._transfers.spill.open()
+            self._base = base
+            return
+        stream = self._uploader()
+        try:
+            stream.append_all(memoryview(base.pread(0, revision.size)).cast("B"))
+        except BaseException:
             stream.abort()
-            base = Base(self._transfers, revision)
-        self._base = base
-        self._spill = self._transfers.spill.open()
+            raise
+        finally:
+            base.close()
+        self._stream = stream
 
     def _to_spill(self) -> None:
         """Settle the stream, if there is one. If it has not begun, its bytes go to the spill file; else it becomes the base."""
         stream = self._stream
         if stream is None:
             return
-        spill = self._transfers.spill.open()
         if self._draft is None and not stream.begun and stream.patchable:
-            spill.pwrite(stream.sealed, stream.peek(stream.sealed, stream.size - stream.sealed))
+            spill = self._transfers.spill.open()
+            try:
+                spill.pwrite(stream.sealed, stream.peek(stream.sealed, stream.size - stream.sealed))
+            except BaseException:
+                spill.close()
+                raise
             stream.abort()
         else:
             if self._draft is None and self._base is not None and stream.size < self._base.stored:
@@ -223,6 +225,7 @@ class Writer:
             self._close_base()
             self._drafts.append(stream)
             self._base = Base(self._transfers, draft.revision)
+            spill = self._transfers.spill.open()
         self._spill, self._stream, self._draft = spill, None, None
         self._run = (spill.written.end, spill.written.end)
         self._ordered = False
@@ -235,7 +238,7 @@ class Writer:
         self._run = (self._run[0] if offset == self._run[1] else offset, end)
         in_order = self._spill.used if self._ordered else end - self._run[0]
         enough = in_order >= RUN_PARTS * self._transfers.plan.first_part
-        if enough and self._spill.written.end == end and not self._short_of_memory:
+        if enough and self._spill.written.end == end:
             self._stream_again(end)
 
     def _stream_again(self, end: int) -> None:
