@@ -143,6 +143,10 @@ class Catalog:
         """A folder with everything under it, in one snapshot: `each` gets it, folders first. Raises NotFound."""
         return self._readers.read(lambda c: documents.read(c, ino, each))
 
+    def folders_around(self, inos: Set[InodeNo]) -> set[InodeNo]:
+        """These inodes, and all folders they are in, at any depth and by any of their names."""
+        return self._readers.read(lambda c: documents.around(c, inos))
+
     def statfs(self) -> tuple[int, int]:
         """(bytes stored in revisions in use, number of inodes), at most 30 seconds old."""
         with self._statfs_lock:

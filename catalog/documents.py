@@ -1,12 +1,12 @@
 """A document with all that is under it, in one state of the catalog.
 
-Owns: the query behind downloads. Used by: catalog. Threading: pure but for the connection given.
+Owns: the queries behind downloads. Used by: catalog. Threading: pure but for the connection given.
 One statement per depth of folders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,9 @@ _PROPERTIES = select(properties).where(
     properties.c.ino.in_(bindparam("inos", expanding=True)), properties.c.name.startswith("user.dc.", autoescape=True)
 )
 _OWN = select(properties.c.name, properties.c.value).where(properties.c.ino == bindparam("ino"))
+_inos: Any = bindparam("inos", expanding=True)
+_parents = select(dentries.c.parent).where(dentries.c.ino.in_(_inos)).cte("around", recursive=True)
+_AROUND = select(_parents.union(select(dentries.c.parent).join(_parents, dentries.c.ino == _parents.c.parent)).c.parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,14 @@ def read(connection: Connection, ino: InodeNo, each: Callable[[Below], None]) ->
             folders = found
         own = {name: bytes(value) for name, value in connection.execute(_OWN, {"ino": ino})}
     return DocumentState(seq, top, path, own, described)
+
+
+def around(connection: Connection, inos: Collection[InodeNo]) -> set[InodeNo]:
+    """These, and all folders they are in, at any depth and by any of their names."""
+    found = set(inos)
+    for chunk in chunks(inos):
+        found.update(connection.execute(_AROUND, {"inos": chunk}).scalars())
+    return found
 
 
 def _path(connection: Connection, ino: InodeNo) -> Sequence[tuple[InodeNo, str]]:

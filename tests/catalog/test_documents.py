@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from archivia_fs.errors import NotFound
-from archivia_fs.types import InodeNo, RevisionId
+from archivia_fs.types import ROOT_INODE, InodeNo, RevisionId
 from catalog.catalog import Below, Catalog
 from catalog.previews import PreviewRecord, PreviewState
 from tests.catalog.helpers import D, file, folder, revision
@@ -92,3 +92,17 @@ def test_it_is_one_state_whatever_is_written_meanwhile(catalog: Catalog) -> None
     finally:
         done.set()
         mover.join()
+
+
+def test_the_folders_around(catalog: Catalog) -> None:
+    box = folder(catalog, "box")
+    top = folder(catalog, "document", box)
+    inner, other = folder(catalog, "inner", top), folder(catalog, "other", box)
+    page = file(catalog, "page.dng", inner)
+    catalog.link(page, other, "linked.dng")
+    above = {ROOT_INODE, D, box}
+    assert catalog.folders_around({page}) == {*above, top, inner, other, page}
+    assert catalog.folders_around({inner, other}) == {*above, top, inner, other}
+    assert catalog.folders_around(set()) == set()
+    nobody = {InodeNo(10**9 + number) for number in range(2000)}
+    assert catalog.folders_around({*nobody, top}) == {*above, *nobody, top}

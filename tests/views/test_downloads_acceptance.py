@@ -19,11 +19,15 @@ from lxml import etree
 
 from archivia_fs.errors import AccessDenied, Changed, NotFound
 from archivia_fs.store.memory import MemoryStore
-from archivia_fs.types import Caller, ObjectKey, OpenFlags, Revision, RevisionId, SetAttr, Stat
+from archivia_fs.types import Caller, InodeNo, ObjectKey, OpenFlags, Revision, RevisionId, SetAttr, Stat
 from archivia_fs.vfs.vfs import Vfs, VfsOptions
+from archivia_fs.views.downloads import plans
 from archivia_fs.views.downloads.view import DownloadsView
+from archivia_fs.views.thumbnails.facts import to_json
+from archivia_fs.views.thumbnails.ifd import PictureFacts
 from catalog.catalog import Catalog
 from catalog.namespace import NewInode
+from catalog.previews import PreviewRecord, PreviewState
 
 ROLL, DOWNLOADS = "/Documents/scans/Rolle 3", "/Downloads/scans"
 SPACES = {
@@ -257,6 +261,78 @@ def test_checksums_that_nobody_knows_are_computed_at_the_first_opening(roll: Dri
     known = roll.catalog.revision(stat.revision)
     assert known.crc32 == zlib.crc32(b"adopted" * 50_000)
     assert known.sha256 == sha256(b"adopted" * 50_000).hexdigest()
+
+
+@pytest.mark.parametrize("kind", [".zip", "_bag.zip"])
+def test_a_download_that_was_begun_can_be_gone_on_with(roll: Drive, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[Z8] A download that was begun can be gone on with for a day, under the same ETag, unless the document changes, the gateway
+    restarts, or the 24 MiB for such (some 40,000 files) are full: what becomes known of its files meanwhile, checksums and facts of
+    pictures, its METS and CSV tell afterwards.
+    """
+    monkeypatch.setattr(plans, "PENDING_SECONDS", 0)
+    monkeypatch.setattr(plans, "PENDING_FACTOR", 0)
+    path, listed = f"{DOWNLOADS}/Rolle 3{kind}", f"{DOWNLOADS}/Rolle 3/Rolle 3_metadata.csv"
+    adopted = roll.adopt(f"{ROLL}/adopted.dng", b"adopted" * 50_000)
+    told = roll.stat(path)
+    handle = roll.vfs.open(roll.caller, told.ino, OpenFlags.READ)  # computes the checksums
+    begun = bytes(handle.pread(0, 100_000))
+    assert adopted.revision is not None
+    facts = to_json(PictureFacts("image/x-adobe-dng", make="Leica"))
+    roll.catalog.previews.save(PreviewRecord(adopted.revision, PreviewState.DECODED, facts))
+    roll.names(DOWNLOADS)
+    assert begun + bytes(handle.pread(100_000, 1 << 30)) == roll.read(path)
+    handle.release()
+    again = roll.stat(path)
+    assert (again.ino, again.size, again.etag) == (told.ino, told.size, told.etag)
+    assert roll.read(path)[: len(begun)] == begun
+    assert b"Leica" not in roll.read(listed)
+
+    monkeypatch.setattr(plans, "RESUME_SECONDS", -1)
+    roll.vfs.open(roll.caller, told.ino, OpenFlags.READ).release()
+    assert roll.stat(path).etag != told.etag
+    (row,) = (line for line in roll.read(listed).decode().splitlines() if line.startswith("adopted.dng,"))
+    assert "Leica" in row
+    assert sha256(b"adopted" * 50_000).hexdigest() in row
+
+
+def test_a_document_that_changes_ends_the_downloads_that_were_begun(roll: Drive) -> None:
+    path = f"{DOWNLOADS}/Rolle 3.zip"
+    told = roll.stat(path)
+    roll.read(path)
+    roll.put(f"{ROLL}/page 2.dng", b"another")
+    assert roll.stat(path).etag != told.etag
+    assert roll.zip(path).read("page 2.dng") == b"another"
+
+
+def test_listing_costs_what_has_changed(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A document is read once, however often it is listed, and then only when something in it has changed."""
+    read: list[InodeNo] = []
+    plain = Catalog.document
+    monkeypatch.setattr(Catalog, "document", lambda self, ino, each: read.append(ino) or plain(self, ino, each))
+    count = 60
+    for number in range(count):
+        drive.folder(f"/Documents/scans/{number}")
+        drive.folder(f"/Documents/scans/{number}/in")
+        drive.put(f"/Documents/scans/{number}/in/a.txt", b"a")
+    for _ in range(3):
+        assert len(drive.names(DOWNLOADS)) == 3 * count
+    assert len(read) == count
+    drive.put("/Documents/scans/7/in/a.txt", b"b")
+    drive.folder("/Documents/scans/new")
+    for _ in range(3):
+        drive.names(DOWNLOADS)
+    assert [drive.catalog.parents(ino)[0][1] for ino in read[count:]] == ["7", "new"]
+
+
+def test_to_open_a_nested_document_lays_out_nothing_else(roll: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[InodeNo] = []
+    plain = Catalog.document
+    monkeypatch.setattr(Catalog, "document", lambda self, ino, each: read.append(ino) or plain(self, ino, each))
+    roll.vfs.set_properties(roll.caller, roll.stat(ROLL).ino, {"user.logical_id": b"inner"})
+    assert roll.zip(f"{DOWNLOADS}/Rolle 3/inner/deep.zip").namelist()[2:] == ["a.bin"]
+    assert read == [roll.stat(f"{ROLL}/inner/deep").ino]
+    roll.read(f"{DOWNLOADS}/Rolle 3/inner_mets.xml")
+    assert read[1:] == [roll.stat(ROLL).ino]
 
 
 def test_rights_are_those_of_the_archive(roll: Drive) -> None:

@@ -19,8 +19,12 @@ from archivia_fs.store.memory import MemoryStore
 from archivia_fs.types import Caller, ObjectKey, OpenFlags, Revision, RevisionId
 from archivia_fs.vfs.passwords import hash_password
 from archivia_fs.vfs.vfs import Vfs, VfsOptions
+from archivia_fs.views.downloads import plans
 from archivia_fs.views.downloads.view import DownloadsView
+from archivia_fs.views.thumbnails.facts import to_json
+from archivia_fs.views.thumbnails.ifd import PictureFacts
 from catalog.catalog import Catalog
+from catalog.previews import PreviewRecord, PreviewState
 from tests.fuse.conftest import mounted
 from tests.webdav.conftest import Client, basic
 from tests.webdav.toy import USERS
@@ -137,6 +141,24 @@ def test_going_on_after_a_change_gives_the_new_one_whole(drive: Drive, connect: 
     assert zipfile.ZipFile(io.BytesIO(answer.body)).read("page 5.dng") == b"changed" * 1000
     assert dav("GET", ZIP, If_Match=tag).status == 412
     assert dav("GET", ZIP, If_None_Match=answer.headers["ETag"]).status == 304
+
+
+def test_going_on_while_more_becomes_known_of_the_files(
+    drive: Drive, connect: Callable[[], Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Previews are made in the background; what the pictures say of themselves would make another METS."""
+    monkeypatch.setattr(plans, "PENDING_SECONDS", 0)
+    monkeypatch.setattr(plans, "PENDING_FACTOR", 0)
+    dav, facts = connect(), to_json(PictureFacts("image/x-adobe-dng", make="Leica"))
+    whole = dav("GET", ZIP, Range="bytes=0-999999")
+    tag = whole.headers["ETag"]
+    for number, name in enumerate(PAGES, 1):
+        revision = drive.vfs.resolve(ALICE, f"{BOX}/roll 3/{name}").revision
+        assert revision is not None
+        drive.catalog.previews.save(PreviewRecord(revision, PreviewState.DECODED, facts))
+        answer = dav("GET", ZIP, Range=f"bytes={number}000000-{number}999999", If_Range=tag)
+        assert (answer.status, answer.headers["ETag"]) == (206, tag)
+    assert dav("GET", ZIP, Range="bytes=0-999999", If_Match=tag).body == whole.body
 
 
 def test_a_download_in_progress_is_one_state(drive: Drive, connect: Callable[[], Client]) -> None:

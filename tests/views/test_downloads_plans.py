@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Set
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,18 +22,28 @@ from archivia_fs.types import (
     RevisionId,
     SetAttr,
 )
-from archivia_fs.views.downloads import plans
-from archivia_fs.views.downloads.plans import Plans, complete
+from archivia_fs.views.downloads import plans, touched
+from archivia_fs.views.downloads.plan import complete
+from archivia_fs.views.downloads.plans import Plans
+from archivia_fs.views.downloads.text import Text
+from archivia_fs.views.thumbnails.facts import to_json
+from archivia_fs.views.thumbnails.ifd import PictureFacts
 from catalog.catalog import Below, Catalog, DocumentState
 from catalog.namespace import NewInode
+from catalog.previews import PreviewRecord, PreviewState
 
 FOLDER, FILE = NewInode(0o40755, 1, 1), NewInode(0o100644, 1, 1)
 
 
 class Counting(Catalog):
-    """Says how often a document was read."""
+    """Says how often a document was read, and how often it was asked where changes were."""
 
     reads = 0
+    climbs = 0
+
+    def folders_around(self, inos: Set[InodeNo]) -> set[InodeNo]:
+        self.climbs += 1
+        return super().folders_around(inos)
 
     def document(self, ino: InodeNo, each: Callable[[Below], None]) -> DocumentState:
         self.reads += 1
@@ -98,7 +108,6 @@ def test_what_changes_elsewhere_costs_nothing(box: Box) -> None:
 
 @pytest.mark.parametrize("between", [0, 1, 50])
 def test_every_change_is_noticed_however_many_others_there_are(box: Box, between: int) -> None:
-    """A document of three inodes: of fifty changes its inodes are looked up in them, of one it is the other way round."""
     catalog = box.catalog
     known = Plans(catalog)
     top, folder, page = box.documents[0], box.folders[0], box.files[0]
@@ -165,11 +174,11 @@ def test_changes_that_were_missed_drop_all(box: Box, monkeypatch: pytest.MonkeyP
     known._on_effects(Effects([reset], []))
     known.summary(box.documents[0])
     assert box.catalog.reads == 2
-    monkeypatch.setattr(plans, "CHANGES_MAX", 3)
-    for _ in range(5):
-        box.fill(box.files[1])
+    monkeypatch.setattr(touched, "INODES_MAX", 3)
+    for ino in (*box.files[1:], *box.folders[1:]):
+        box.catalog.setattr(ino, SetAttr(mtime_ns=1))
     known.summary(box.documents[0])
-    assert box.catalog.reads == 3
+    assert box.catalog.reads == 3  # nobody knows any more that nothing was in it
 
 
 def test_memory_is_bounded(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,11 +190,121 @@ def test_memory_is_bounded(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     for ino in box.documents:
         known.summary(ino)
     assert box.catalog.reads == 6  # but of all it is known what listings show
-    monkeypatch.setattr(plans, "SUMMARY_INODES", 3)
+    monkeypatch.setattr(plans, "SUMMARIES_MAX", 2)
     small = Plans(box.catalog)
     for ino in box.documents * 2:
         small.summary(ino)
     assert box.catalog.reads == 12
+
+
+def test_many_changes_elsewhere_cost_one_question_and_no_document(box: Box) -> None:
+    """Somebody imports: the changes are far more than the document has inodes, and than the documents that are known."""
+    known = Plans(box.catalog)
+    for ino in box.documents:
+        known.summary(ino)
+    seq = box.catalog.current_seq()
+    for start in range(1, 20_001, 1000):
+        changes = [
+            Change(seq + start + index, "other", ChangeKind.DATA, InodeNo(10**6 + start + index))
+            for index in range(1000)
+        ]
+        known._on_effects(Effects([*changes], []))
+    before = box.catalog.climbs
+    for ino in box.documents:
+        known.summary(ino)
+    assert box.catalog.reads == 3
+    assert box.catalog.climbs == before + 1
+
+
+def test_a_change_is_noticed_though_it_could_not_be_asked_where_it_was(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Plans(box.catalog)
+    before = known.summary(box.documents[0])
+    box.fill(box.files[0])
+    with monkeypatch.context() as broken:
+        broken.setattr(box.catalog, "folders_around", lambda inos: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            known.summary(box.documents[0])
+    assert known.summary(box.documents[0]).zip != before.zip
+
+
+def test_changes_while_it_is_asked_where_others_were(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """... of the same inode, and seen by somebody else who asks meanwhile."""
+    known = Plans(box.catalog)
+    seen = [known.summary(box.documents[0]).zip]
+    plain = box.catalog.folders_around
+
+    def slowly(inos: Set[InodeNo]) -> set[InodeNo]:
+        found = plain(inos)
+        if len(changes) < 5:
+            box.fill(box.files[0])
+            changes.append(pool.submit(lambda: known.summary(box.documents[0]).zip))
+        return found
+
+    with ThreadPoolExecutor(8) as pool:
+        changes: list[Future[plans.Shape]] = []
+        monkeypatch.setattr(box.catalog, "folders_around", slowly)
+        box.fill(box.files[0])
+        seen.append(known.summary(box.documents[0]).zip)
+        found = [each.result(10) for each in changes]
+    last = known.summary(box.documents[0])
+    assert last.seq == box.catalog.current_seq()
+    assert seen[0] not in (seen[1], last.zip, *found)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is known by now is asked each time."""
+    monkeypatch.setattr(plans, "PENDING_SECONDS", 0)
+    monkeypatch.setattr(plans, "PENDING_FACTOR", 0)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_download_stays_what_it_was_until_the_document_changes(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = 5 * Plans(box.catalog).plan(box.documents[0])[1].memory // 2
+    ino, known = box.documents[0], Plans(box.catalog, plans_bytes=room)
+
+    def learn(revision: RevisionId) -> None:
+        box.catalog.previews.save(PreviewRecord(revision, PreviewState.DECODED, to_json(PictureFacts("image/x", "Me"))))
+        for each in box.documents[1:]:
+            known.plan(each)  # there is no room for them all
+
+    revision = box.fill(box.files[0], None, None)
+    summary, plan = known.plan(ino)
+    release = [known.hold(ino, plan), known.hold(ino, plan)]
+    learn(revision)
+    box.catalog.fill_checksums(revision, "b" * 64, 9)
+    assert known.plan(ino)[1] is plan
+    release.pop()()
+    known._on_effects(Effects([Change(99, "other", ChangeKind.RESET, InodeNo(1))], []))
+    assert known.plan(ino)[1] is plan
+    release.pop()()
+    assert known.plan(ino)[1] is plan  # who was cut off can go on
+    assert known.summary(ino).zip == summary.zip
+    revision = box.fill(box.files[0])
+    changed, plan = known.plan(ino)
+    assert changed.zip != summary.zip
+    monkeypatch.setattr(plans, "RESUME_SECONDS", 0)
+    known.hold(ino, plan)()
+    learn(revision)
+    assert b"<premis:formatName>image/x<" in known.plan(ino)[1].mets.data()
+    assert known.plan(ino)[0].until == float("inf")
+
+
+def test_what_does_not_become_known_is_asked_ever_more_seldom(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "PENDING_SECONDS", 0.001)
+    monkeypatch.setattr(plans, "PENDING_MOST", 0.007)
+    monkeypatch.setattr(plans, "PENDING_FACTOR", 0)
+    revision = box.fill(box.files[0], None, None)
+    known = Plans(box.catalog)
+    pauses = []
+    for _ in range(5):
+        pauses.append(known.summary(box.documents[0]).pause)
+        time.sleep(0.01)
+    assert pauses == [0.001, 0.002, 0.004, 0.007, 0.007]
+    box.catalog.fill_checksums(revision, "b" * 64, 9)
+    assert known.summary(box.documents[0]).pause == 0.001
 
 
 def test_what_is_pending_is_asked_again(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +341,7 @@ def test_a_completed_plan_has_the_same_size_and_tag(box: Box) -> None:
         assert (each.zip.layout.size, each.zip.layout.etag) == (summary.zip.size, summary.zip.etag)
         assert (each.bag.layout.size, each.bag.layout.etag) == (summary.bag.size, summary.bag.etag)
     manifest = bagged.bag.sources[2]
-    assert isinstance(manifest, plans.Text)
+    assert isinstance(manifest, Text)
     assert manifest.data().count(b"c" * 64) == 2
     assert b"0" * 64 not in manifest.data()
     known.improve(box.documents[0], plan, bagged)

@@ -1,6 +1,6 @@
 """What makes a folder a bag (RFC 8493): the texts beside its `data/`. Pure.
 
-Owns: the texts. Used by: plans. Threading: pure functions.
+Owns: the texts. Used by: plan. Threading: pure functions.
 All are of a size that is known before the checksums are, so a bag's layout is too.
 """
 

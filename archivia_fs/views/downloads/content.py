@@ -33,14 +33,17 @@ class _Open:
 
 
 class ZipContent:
-    """A Content over a layout and the bytes of its members by index; `open_revision` opens those of a revision."""
+    """A Content over a layout and the bytes of its members by index; `open_revision` opens those of a revision. `on_close`
+    is called once."""
 
     def __init__(
-        self, layout: Layout, sources: Sequence[Source], open_revision: Callable[[RevisionId], Content]
-    ) -> None:
+        self, layout: Layout, sources: Sequence[Source], open_revision: Callable[[RevisionId], Content],
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         self._layout = layout
         self._sources = sources
         self._open_revision = open_revision
+        self._on_close = on_close
         self._lock = threading.Lock()
         self._members: OrderedDict[int, _Open] = OrderedDict()
         self._closed = False
@@ -65,11 +68,13 @@ class ZipContent:
 
     def close(self) -> None:
         with self._lock:
-            self._closed = True
+            was_closed, self._closed = self._closed, True
             idle = [member for member in self._members.values() if not member.readers]
             self._members = OrderedDict((key, each) for key, each in self._members.items() if each.readers)
         for member in idle:
             member.content.close()
+        if not was_closed:
+            self._on_close()
 
     def _range(self, piece: FileRange) -> Iterator[Buffer]:
         with self._member(piece.member) as content:

@@ -1,6 +1,6 @@
 """A document as it is downloaded: its files with safe paths in natural order, and what is known of each.
 
-Owns: what goes into a download and under which path. Used by: mets, table, plans.
+Owns: what goes into a download and under which path. Used by: mets, table, plans, view.
 Threading: values; `read_document` asks the catalog.
 Symbolic links, fifos, sockets and devices are left out: unpacked elsewhere they would point anywhere.
 """
@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 from lxml import etree
 
-from archivia_fs.types import ROOT_INODE, InodeNo, RevisionId
+from archivia_fs.errors import NotFound
+from archivia_fs.types import InodeNo, RevisionId
 from archivia_fs.views.downloads.names import natural_key, safe_name, unique_names
 from archivia_fs.views.thumbnails.background import is_likely
 from archivia_fs.views.thumbnails.facts import from_json
@@ -85,27 +86,27 @@ class Document:
     items: Sequence[Item]
 
     @property
-    def parent(self) -> InodeNo:
-        """The folder it is in."""
-        return self.above[-2] if len(self.above) > 1 else ROOT_INODE
-
-    @property
     def stem(self) -> str:
-        """What the names of computed files begin with."""
-        return safe_name(self.logical_id, also=UNSAFE_IN_BAGS)
-
-    @property
-    def _short(self) -> str:
-        """Leaves room for what follows in the 255 bytes of a name."""
-        return self.stem.encode()[:STEM_MAX].decode(errors="ignore")
+        """The folder that a bag has at its top."""
+        return _stem(self.logical_id)
 
     @property
     def mets_name(self) -> str:
-        return f"{self._short}_mets.xml"
+        return _computed_names(self.logical_id)[0]
 
     @property
     def table_name(self) -> str:
-        return f"{self._short}_metadata.csv"
+        return _computed_names(self.logical_id)[1]
+
+    @property
+    def state(self) -> str:
+        """Names what people have put into it: the same, whatever has become known of its files since."""
+        digest = hashlib.sha256()
+        digest.update(repr((self.path, self.logical_id, self.created_ns, self.changed_ns, self.described)).encode())
+        for item in self.items:
+            told = item.original, item.mode, item.size, item.mtime_ns, item.revision, item.described
+            digest.update(repr(told).encode())
+        return digest.hexdigest()
 
 
 def read_document(catalog: Catalog, ino: InodeNo) -> Document:
@@ -118,7 +119,7 @@ def read_document(catalog: Catalog, ino: InodeNo) -> Document:
 
     state = catalog.document(ino, keep)
     name = state.path[-1][1] if state.path else ""
-    logical_id = _text(state.properties.get(LOGICAL_ID, b"")).strip() or name
+    logical_id = _logical_id(state.properties, name)
     shell = Document(
         ino, state.seq, name, "/" + "/".join(name for _, name in state.path), tuple(ino for ino, _ in state.path),
         logical_id, state.stat.birth_ns, state.stat.mtime_ns, _words(state.properties), (),
@@ -128,6 +129,28 @@ def read_document(catalog: Catalog, ino: InodeNo) -> Document:
     return Document(
         ino, shell.seq, name, shell.path, shell.above, logical_id, shell.created_ns, changed_ns, shell.described, items
     )
+
+
+def read_names(catalog: Catalog, ino: InodeNo) -> tuple[str, str]:
+    """The names of a document's METS and CSV, whatever is in it. Raises NotFound, CatalogError."""
+    named = catalog.parents(ino)
+    if not named:
+        raise NotFound("That document was removed.")
+    return _computed_names(_logical_id(catalog.properties(ino), named[0][1]))
+
+
+def _logical_id(properties: Mapping[str, bytes], name: str) -> str:
+    return _text(properties.get(LOGICAL_ID, b"")).strip() or name
+
+
+def _stem(logical_id: str) -> str:
+    return safe_name(logical_id, also=UNSAFE_IN_BAGS)
+
+
+def _computed_names(logical_id: str) -> tuple[str, str]:
+    """They leave room for what follows in the 255 bytes of a name."""
+    short = _stem(logical_id).encode()[:STEM_MAX].decode(errors="ignore")
+    return f"{short}_mets.xml", f"{short}_metadata.csv"
 
 
 def time_text(ns: int) -> str:

@@ -1,6 +1,6 @@
 """Where every byte of a ZIP is, before any of them has been read. Pure arithmetic, no I/O.
 
-Owns: the format (PKWARE APPNOTE 6.3.10). Used by: plans, content. Threading: a Layout is immutable.
+Owns: the format (PKWARE APPNOTE 6.3.10). Used by: plan, content. Threading: a Layout is immutable.
 
 Members are stored: RAW pictures do not shrink, and only so are sizes and offsets known at once. There are no data descriptors
 (Java and macOS refuse them for stored members), ZIP64 fields only where a value does not fit, names in UTF-8 (bit 11),

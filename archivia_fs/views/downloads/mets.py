@@ -1,6 +1,6 @@
 """A document as METS 1.12.1 (loc.gov/standards/mets): Dublin Core, PREMIS 3 fixity, files and their order.
 
-Owns: the XML. Used by: plans. Threading: a pure function; the same document gives the same bytes.
+Owns: the XML. Used by: plan. Threading: a pure function; the same document gives the same bytes.
 
 Masters are told by their path in the ZIP, beside the METS file; thumbnails, which it does not hold, by their path on the drive.
 """

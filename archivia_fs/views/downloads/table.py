@@ -1,6 +1,6 @@
 """The files of a document as a table: CSV as RFC 4180 has it, UTF-8, with Archivematica's first column and dc.* headers.
 
-Owns: the columns. Used by: plans. Threading: a pure function.
+Owns: the columns. Used by: plan. Threading: a pure function.
 """
 
 from __future__ import annotations

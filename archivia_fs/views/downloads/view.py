@@ -15,8 +15,10 @@ from archivia_fs.types import DOCUMENTS_INODE, Caller, InodeNo, lookup_key
 from archivia_fs.vfs.view import Archive, ViewNode
 from archivia_fs.views.downloads.checksums import Checksums
 from archivia_fs.views.downloads.content import ZipContent
+from archivia_fs.views.downloads.document import read_names
 from archivia_fs.views.downloads.names import free_name
-from archivia_fs.views.downloads.plans import Plans, Shape, Summary, complete
+from archivia_fs.views.downloads.plan import complete
+from archivia_fs.views.downloads.plans import Plans, Shape, Summary
 from catalog.catalog import Catalog
 
 NAME = "Downloads"
@@ -42,6 +44,7 @@ class DownloadsView:
     name = NAME
 
     def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
         self._plans = Plans(catalog)
         self._checksums = Checksums(catalog)
 
@@ -76,15 +79,20 @@ class DownloadsView:
             raise Changed("The document has changed; look the download up again.")
         if kind in (Kind.METS, Kind.TABLE):
             return plan.mets if kind is Kind.METS else plan.table
-        whole = complete(plan, lambda revision: self._checksums.get(archive, revision), hashes=kind is Kind.BAG)
+        release = self._plans.hold(ino, plan)
+        try:
+            whole = complete(plan, lambda revision: self._checksums.get(archive, revision), hashes=kind is Kind.BAG)
+        except BaseException:
+            release()
+            raise
         if whole is not plan:
             self._plans.improve(ino, plan, whole)
         chosen = whole.zip if kind is Kind.ZIP else whole.bag
-        return ZipContent(chosen.layout, chosen.sources, archive.revision)
+        return ZipContent(chosen.layout, chosen.sources, archive.revision, release)
 
     def _names(self, archive: Archive, caller: Caller, kind: Kind, ino: InodeNo) -> Iterator[tuple[str, Kind, InodeNo]]:
-        """What a folder shows, without laying anything out but itself. A folder keeps its name; a computed file whose name is taken
-        gets " (2)"."""
+        """What a folder shows, without laying anything out. A folder keeps its name; a computed file whose name is taken gets
+        " (2)"."""
         taken: dict[str, int] = {}
         folders = [entry for entry in archive.readdir(caller, ino) if entry.stat.is_dir]
         for entry in folders:
@@ -93,9 +101,8 @@ class DownloadsView:
         if kind is Kind.ROOT:
             return
         if kind is Kind.FOLDER:
-            summary = self._plans.summary(ino)
-            yield free_name(summary.mets_name, taken, lookup_key), Kind.METS, ino
-            yield free_name(summary.table_name, taken, lookup_key), Kind.TABLE, ino
+            for name, computed in zip(read_names(self._catalog, ino), (Kind.METS, Kind.TABLE), strict=True):
+                yield free_name(name, taken, lookup_key), computed, ino
         for archived, suffix in _SUFFIXES.items():
             for entry in folders:
                 yield free_name(entry.name + suffix, taken, lookup_key), archived, entry.stat.ino
