@@ -17,6 +17,7 @@ from catalog.catalog import Catalog
 
 @dataclass(frozen=True, slots=True)
 class _Known:
+    generation: int  # of the rights; an older one is not asked
     admins: frozenset[str]
     users: frozenset[str]  # not disabled
     read: frozenset[tuple[str, InodeNo]]
@@ -37,7 +38,6 @@ class Access:
         for change in effects.changes:
             if change.kind in (ChangeKind.ACCESS, ChangeKind.RESET) or change.parent == DOCUMENTS_INODE:
                 self._generation += 1
-                self._known = None
 
     def is_admin(self, caller: Caller) -> bool:
         """From memory once known, else by one query."""
@@ -59,7 +59,7 @@ class Access:
     def may_nowait(self, caller: Caller, ino: InodeNo, right: Right) -> bool:
         """As may, from memory; False also if memory cannot tell."""
         known = self._known
-        if known is None:
+        if known is None or known.generation != self._generation:
             return False
         return caller.user in known.admins or (self._in_memory(ino) and self.may(caller, ino, right))
 
@@ -95,9 +95,8 @@ class Access:
         return at is not None
 
     def _rights(self) -> _Known:
-        known = self._known
-        if known is None:
-            generation = self._generation
+        known, generation = self._known, self._generation
+        if known is None or known.generation != generation:
             users = [user for user in self._catalog.users() if not user.disabled]
             read: set[tuple[str, InodeNo]] = set()
             write: set[tuple[str, InodeNo]] = set()
@@ -105,12 +104,11 @@ class Access:
                 write.add((collection.owner, collection.ino))
                 write.update((user, collection.ino) for user, right in collection.grants if right is Right.WRITE)
                 read.update((user, collection.ino) for user, _ in collection.grants)
-            known = _Known(
+            known = self._known = _Known(
+                generation,
                 frozenset(user.name for user in users if user.admin),
                 frozenset(user.name for user in users),
                 frozenset(read | write),
                 frozenset(write),
             )
-            if generation == self._generation:
-                self._known = known
         return known

@@ -10,16 +10,17 @@ then the registry's lock, then the tree's.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
 from typing_extensions import Buffer
 
-from archivia_fs.errors import BadHandle, CatalogError, FsError
+from archivia_fs.errors import BadHandle, CatalogError, FsError, StoreError
 from archivia_fs.types import InodeNo, OpenFlags, Revision, Stat
 from archivia_fs.vfs.reader import RevisionContent
 from archivia_fs.vfs.transfers import Transfers
@@ -40,6 +41,8 @@ class Files(Protocol):
     def revision_of(self, stat: Stat) -> Revision | None: ...
     def whole_revision_of(self, stat: Stat) -> Revision | None: ...
     def commit(self, ino: InodeNo, draft: Draft, mtime_ns: int | None) -> None: ...
+    def resize(self, stat: Stat, size: int) -> None: ...
+    def touch(self, ino: InodeNo, mtime_ns: int) -> None: ...
     def release(self, file: OpenFile) -> None: ...
     def uploads_changed(self) -> None: ...
     def sync(self) -> None: ...
@@ -51,7 +54,11 @@ def target_of(ino: InodeNo) -> str:
 
 
 class OpenFile:
-    """An inode that is open in this process; one for all its handles."""
+    """An inode that is open in this process; one for all its handles.
+
+    When an upload fails, its bytes are dropped at once and everybody reads the old content again. Who had the file open for
+    writing then is told by each flush until the end, and writes no more; who opens it afterwards begins anew.
+    """
 
     def __init__(self, files: Files, transfers: Transfers, ino: InodeNo) -> None:
         self.ino = ino
@@ -60,18 +67,19 @@ class OpenFile:
         self._files = files
         self._transfers = transfers
         self._writer: Writer | None = None
-        self._failure: FsError | None = None  # of an upload: every flush tells it until the file is closed
+        self._failures = 0  # of uploads
+        self._failure: FsError | None = None  # the last one
         self._mtime_ns = 0
 
     @property
     def dirty(self) -> bool:
-        """Whether there are uncommitted bytes (or a failure the writer has not been told of)."""
+        """Whether there are uncommitted bytes."""
         return self._writer is not None
 
     @property
-    def failed(self) -> bool:
-        """Whether an upload failed and the file is not closed yet."""
-        return self._failure is not None
+    def failures(self) -> int:
+        """How many uploads have failed. Who opens the file remembers it (`since`), to be told of later ones only."""
+        return self._failures
 
     def live(self, stat: Stat) -> Stat:
         """`stat` with the uncommitted size and mtime. Takes no lock."""
@@ -89,101 +97,136 @@ class OpenFile:
         if self._writer is None:
             return None
         with self.turn:
-            return None if self._writer is None else self._writer.pread(offset, size)
+            if self._writer is None:
+                return None
+            with self._failing():  # it may have to send what is read back
+                return self._writer.pread(offset, size)
 
-    def write(self, offset: int | None, data: Buffer) -> None:
+    def write(self, offset: int | None, data: Buffer, since: int) -> None:
         """pwrite(2); `offset` None appends."""
         with self.turn:
-            self._check()
+            self._check(since)
             writer = self._ensure_writer()
-            try:
+            with self._failing():
                 writer.pwrite(writer.size if offset is None else offset, data)
-            except FsError as error:
-                self._fail(error)
-                raise
             self._mtime_ns = time.time_ns()
 
-    def write_nowait(self, offset: int | None, data: Buffer) -> bool:
+    def write_nowait(self, offset: int | None, data: Buffer, since: int) -> bool:
         """As write, if that needs no waiting; False (nothing written) if it does."""
         if not self.turn.acquire(blocking=False):
             return False
         try:
-            self._check()
+            self._check(since)
             writer = self._writer
-            if writer is None or not writer.pwrite_nowait(writer.size if offset is None else offset, data):
+            if writer is None:
                 return False
+            with self._failing():
+                if not writer.pwrite_nowait(writer.size if offset is None else offset, data):
+                    return False
             self._mtime_ns = time.time_ns()
             return True
-        except FsError as error:
-            self._fail(error)
-            raise
         finally:
             self.turn.release()
 
-    def truncate(self, size: int) -> None:
+    def truncate(self, size: int, since: int) -> None:
         """ftruncate(2): becomes visible to others when the handle is flushed."""
         with self.turn:
-            self._check()
+            self._check(since)
             if self._writer is None and size == self._files.stat(self.ino).size:
                 return  # rsync --inplace ends so; not worth a revision
             writer = self._writer or self._start(empty=size == 0)
-            writer.truncate(size)
+            with self._failing():
+                writer.truncate(size)
             self._mtime_ns = time.time_ns()
+
+    def resize(self, size: int) -> None:
+        """truncate(2): one transaction; if somebody writes the file, part of what that one commits."""
+        with self.turn:
+            if self._writer is not None:
+                with self._failing():
+                    self._writer.truncate(size)
+                self._mtime_ns = time.time_ns()
+                return
+            stat = self._files.stat(self.ino)
+            if size != stat.size:
+                self._files.resize(stat, size)
 
     def start_empty(self) -> None:
         """O_TRUNC: the new content begins empty; the old one stays until the commit."""
         with self.turn:
-            self._check()
             if self._writer is not None:
                 self._writer.truncate(0)
             elif self._files.stat(self.ino).size:
                 self._start(empty=True)
+            else:
+                self._files.touch(self.ino, time.time_ns())
             self._mtime_ns = time.time_ns()
 
-    def commit(self) -> None:
+    def commit(self, since: int) -> None:
         """Store, verify and name the uncommitted bytes. Raises what went wrong, again each time it is asked."""
-        if self._writer is None and self._failure is None:
+        if self._writer is None and self._failures == since:
             return
         with self.turn:
-            self._check()
-            if self._writer is None:
-                return
-            try:
-                draft = self._writer.finish()
-                self._files.commit(self.ino, draft, self._mtime_ns)
-            except FsError as error:
-                self._fail(error)
-                raise
-            self._writer.committed()
-            self._writer = None
-            self._files.uploads_changed()
+            self._check(since)
+            self._commit()
 
     def close(self) -> None:
-        """The last handle is gone. What mmap wrote after close(2) is committed here; its error can only be logged."""
-        try:
-            if self._failure is None:
-                self.commit()
-        except FsError as error:
-            log.error("Bytes written to inode %d after its close() are lost: %s", self.ino, error)  # noqa: TRY400
-        if self.dirty:
-            self.discard()
-        self._failure = None
+        """The last handle is gone, unless the file was opened again meanwhile. What mmap wrote after close(2) is committed here;
+        its error can only be logged."""
+        if self._writer is None:
+            return
+        with self.turn:
+            if self.references or self._writer is None:
+                return
+            try:
+                self._commit()
+            except FsError as error:
+                log.error("Bytes written to inode %d after its close() are lost: %s", self.ino, error)  # noqa: TRY400
 
     def discard(self) -> None:
         """The old content is the file again; parts that were sent wait for whoever sends the same bytes again."""
         with self.turn:
-            if self._writer is not None:
-                self._writer.fail(keep_draft=isinstance(self._failure, CatalogError))
-                self._writer = None
-                self._files.uploads_changed()
+            self._drop(keep_draft=False)
 
-    def _check(self) -> None:
-        if self._failure is not None:
+    def _commit(self) -> None:
+        if self._writer is None:
+            return
+        with self._failing():
+            draft = self._writer.finish()
+            self._files.commit(self.ino, draft, self._mtime_ns)
+        self._writer.committed()
+        self._writer = None
+        self._files.uploads_changed()
+
+    def _check(self, since: int) -> None:
+        if self._failures != since:
+            assert self._failure is not None
             raise self._failure
 
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Whatever goes wrong here is the end of these uncommitted bytes: with one write missing they must never be named."""
+        try:
+            yield
+        except FsError as error:
+            self._fail(error)
+            raise
+        except Exception as error:
+            log.exception("Writing inode %d failed", self.ino)
+            own = StoreError(f"The bytes could not be kept ({error}); the old content stays.")
+            self._fail(own)
+            raise own from error
+
     def _fail(self, error: FsError) -> None:
-        """The old content stays; the bytes already sent are dropped when the file is closed."""
         self._failure = error
+        self._failures += 1
+        self._drop(keep_draft=isinstance(error, CatalogError))
+
+    def _drop(self, *, keep_draft: bool) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.fail(keep_draft=keep_draft)
+            self._files.uploads_changed()
 
     def _ensure_writer(self) -> Writer:
         return self._writer or self._start(empty=False)
@@ -213,7 +256,9 @@ class FileHandle:
         self._files = files
         self._transfers = transfers
         self._file = file
+        self._since = file.failures
         self._content: RevisionContent | None = None
+        self._content_lock = threading.Lock()  # a leaf; the kernel sends several READs at once
         self._released = False
 
     def stat(self) -> Stat:
@@ -247,36 +292,43 @@ class FileHandle:
     def pwrite(self, offset: int, data: Buffer) -> int:
         """Write all of `data`. Bytes are durable only after flush or fsync. Raises NoSpace, FileTooBig, StoreError."""
         self._need(OpenFlags.WRITE)
-        self._file.write(None if self.flags & OpenFlags.APPEND else offset, data)
+        self._file.write(None if self.flags & OpenFlags.APPEND else offset, data, self._since)
         return memoryview(data).nbytes
 
     def pwrite_nowait(self, offset: int, data: Buffer) -> int | None:
         """As pwrite if it needs no waiting; None (and nothing written) if it does."""
         self._need(OpenFlags.WRITE)
-        done = self._file.write_nowait(None if self.flags & OpenFlags.APPEND else offset, data)
+        done = self._file.write_nowait(None if self.flags & OpenFlags.APPEND else offset, data, self._since)
         return memoryview(data).nbytes if done else None
 
     def truncate(self, size: int) -> None:
         """ftruncate(2); committed by flush."""
         self._need(OpenFlags.WRITE)
-        self._file.truncate(size)
+        self._file.truncate(size, self._since)
+
+    def resize(self, size: int) -> None:
+        """truncate(2) by name: in the catalog when this returns, or with what is being written."""
+        self._need(OpenFlags.WRITE)
+        self._file.resize(size)
 
     def flush(self) -> None:
         """close(2): when this returns, what was written is stored, verified and in the catalog. Raises what went wrong."""
         if self.flags & OpenFlags.WRITE:
-            self._file.commit()
+            self._file.commit(self._since)
 
     def fsync(self) -> None:
         """fsync(2): as flush, and with nothing to flush the attributes are on the disk too; the handle stays usable."""
-        self._file.commit()
+        self._file.commit(self._since if self.flags & OpenFlags.WRITE else self._file.failures)
         self._files.sync()
 
     def release(self) -> None:
         """The last reference to this handle is gone."""
         if not self._released:
             self._released = True
-            if self._content is not None:
-                self._content.close()
+            with self._content_lock:
+                content, self._content = self._content, None
+            if content is not None:
+                content.close()
             self._files.release(self._file)
 
     def discard(self) -> None:
@@ -288,7 +340,7 @@ class FileHandle:
 
     def release_nowait(self) -> bool:
         """As release, if nothing is uncommitted; else False, and nothing has happened."""
-        if self._file.dirty or self._file.failed:
+        if self._file.dirty:
             return False
         self.release()
         return True
@@ -300,11 +352,15 @@ class FileHandle:
     def _latest(self, stat: Stat) -> RevisionContent | None:
         """The content as the catalog has it now: handles follow commits, as on a local filesystem."""
         content = self._content
-        if content is None or content.revision.id != stat.revision:
-            revision = self._files.revision_of(stat)
-            if revision is None:
-                return None
-            if content is not None:
-                content.close()
-            content = self._content = RevisionContent(self._transfers, revision)
+        if content is not None and content.revision.id == stat.revision:
+            return content
+        revision = self._files.revision_of(stat)
+        if revision is None:
+            return None
+        with self._content_lock:
+            content = self._content
+            if content is None or content.revision.id != revision.id:
+                if content is not None:
+                    content.close()
+                content = self._content = RevisionContent(self._transfers, revision)
         return content

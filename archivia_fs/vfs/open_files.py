@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from archivia_fs.errors import FsError
-from archivia_fs.types import Entry, InodeNo, OpenFlags, Revision, RevisionId, Stat
+from archivia_fs.types import Entry, InodeNo, OpenFlags, Revision, RevisionId, SetAttr, Stat
 from archivia_fs.vfs.handle import FileHandle, OpenFile, target_of
 from archivia_fs.vfs.put import PutHandle
 from archivia_fs.vfs.transfers import Transfers, new_revision
@@ -151,6 +151,10 @@ class OpenFiles:
         fresh = new_revision()
         base = Revision(fresh, None, 0, 0, None, 0, 0) if old is None else replace(old, id=fresh)
         self.commit(stat.ino, Draft(replace(with_size(base, size), created_ns=time.time_ns()), None), None)
+
+    def touch(self, ino: InodeNo, mtime_ns: int) -> None:
+        """Bytes were written that are as before: none."""
+        self._catalog.setattr(ino, SetAttr(mtime_ns=mtime_ns))
 
     def _keep_revision(self, revision: Revision) -> Revision:
         slim = replace(revision, parts=())  # readers need no parts, and 80 GB have thousands

@@ -5,7 +5,9 @@ Owns: nothing; it asks access for rights and locks for locks. Used by: vfs, befo
 
 from __future__ import annotations
 
-from archivia_fs.errors import NotPermitted, ReadOnly
+import contextlib
+
+from archivia_fs.errors import NotFound, NotPermitted, ReadOnly
 from archivia_fs.types import DOCUMENTS_INODE, ROOT_INODE, Caller, InodeNo, Right
 from archivia_fs.vfs.access import Access
 from archivia_fs.vfs.locks import Locks
@@ -52,6 +54,12 @@ class Permits:
             self._locks.check_programs_at(parent, name)
         else:
             self._locks.check_name(parent, name)
+
+    def absent_or_own(self, caller: Caller, name: str) -> None:
+        """A collection that another is to replace or to be exchanged with, if there is one of that name. Raises AccessDenied,
+        Locked."""
+        with contextlib.suppress(NotFound):
+            self.entry(caller, DOCUMENTS_INODE, name, removing=True)
 
     def admin(self, caller: Caller, what: str) -> None:
         """Raises NotPermitted for others."""

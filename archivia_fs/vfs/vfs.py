@@ -20,8 +20,8 @@ from pathlib import Path
 from archivia_fs.content import BytesContent, Content
 from archivia_fs.errors import (
     CrossDevice,
+    Exists,
     FileTooBig,
-    FsError,
     InvalidArgument,
     IsADirectory,
     Locked,
@@ -170,13 +170,12 @@ class Vfs:
         if size > SIZE_MAX:
             raise FileTooBig("A file holds at most 5 TiB, the largest S3 object.")
         self._permits.writable(caller, ino)
-        stat = self._regular(ino)
-        file = self._files.get(ino)
-        if file is not None and file.dirty:
-            file.truncate(size)
-            return self.getattr(ino, live=True)
-        if size != stat.size:
-            self._files.resize(stat, size)
+        self._regular(ino)
+        handle = self._files.open(ino, OpenFlags.WRITE)
+        try:
+            handle.resize(size)
+        finally:
+            handle.release()
         return self.getattr(ino, live=True)
 
     def readdir(self, caller: Caller, ino: InodeNo) -> Sequence[Entry]:
@@ -281,6 +280,8 @@ class Vfs:
             raise NotPermitted("A collection cannot be moved into another; move what is in it.")
         if new_parent != DOCUMENTS_INODE:
             self._permits.entry(caller, new_parent, new_name)
+        else:
+            self._permits.absent_or_own(caller, new_name)
         self._gone(self._catalog.rename(parent, name, new_parent, new_name, flags))
 
     def copy(self, caller: Caller, ino: InodeNo, parent: InodeNo, name: str, *, recursive: bool = True) -> Stat:
@@ -336,12 +337,12 @@ class Vfs:
         self, caller: Caller, parent: InodeNo, name: str, mode: int, flags: OpenFlags, *, exclusive: bool = True
     ) -> tuple[Stat, AnyHandle]:
         """open(2) with O_CREAT: the new file is there, empty, when this returns. Raises Exists if `exclusive`."""
+        new = NewInode(stat_module.S_IFREG | mode & 0o7777, caller.uid, caller.gid)
         try:
-            stat = self._make(
-                caller, parent, name, NewInode(stat_module.S_IFREG | mode & 0o7777, caller.uid, caller.gid)
-            )
-        except FsError as error:
-            if exclusive or error.errno != 17:  # EEXIST
+            stat = self._make(caller, parent, name, new)
+            flags &= ~OpenFlags.TRUNCATE  # it is empty
+        except Exists:
+            if exclusive:
                 raise
             stat = self.lookup(caller, parent, name)
         return stat, self.open(caller, stat.ino, flags)
@@ -473,6 +474,10 @@ class Vfs:
     def open_uploads(self) -> int:
         """Files and puts with uncommitted bytes."""
         return self._files.open_uploads()
+
+    def written(self) -> Sequence[InodeNo]:
+        """The files with uncommitted bytes, without puts."""
+        return self._files.written()
 
     def drain(self, progress: Callable[[int], None] | None = None, timeout: float | None = None) -> None:
         """Wait until nothing is uncommitted (or `timeout` seconds); `progress` hears the number left once a second."""
