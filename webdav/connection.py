@@ -2,8 +2,8 @@
 
 Owns: what cheroot does not do well enough for files of 80 GB. It would read a whole chunk (and the unread rest of a
 refused body) into memory, answer "100 Continue" before anybody looked at the request, take a chunked body that was not
-read for the next request, and copy every response block four times. Used by: server.
-Threading: one worker thread per request; nothing here is shared between connections.
+read for the next request, copy every response block four times, and keep a thread for a client that says nothing. Used by: server.
+Threading: one worker thread per request; nothing here is shared between connections but the slots.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ log = logging.getLogger(__name__)
 KEEP_ALIVE_DRAIN = 64 * 1024  # bytes of an unwanted body worth reading to keep the connection
 LINGER_BYTES = 64 * 1024**2  # of a refused upload, read and thrown away so that the client gets to see the answer
 LINGER_S = 5.0
+QUICK_S = 15.0  # seconds without a byte from or to the client, for all but transfers
 LINE_MAX = 4096  # bytes of a chunk-size line or a trailer line
 TRAILERS_MAX = 64  # lines
+TAKE_SLOT = "archivia.take_slot"  # where Request.take_slot stands in a request's environ
 
 
 class BrokenBody(ConnectionError):
@@ -148,8 +150,24 @@ class Request(http.HTTPRequest):
     """One request and its response."""
 
     header_reader = _HeaderReader()
+    _has_slot = False
+
+    def take_slot(self) -> None:
+        """From here to its end this request may wait for its client or for the store. Raises DAVError 503."""
+        if not self._has_slot:
+            self.server.slots.take()
+            self._has_slot = True
+            self.conn.socket.settimeout(self.server.timeout)
 
     def respond(self) -> None:
+        try:
+            self._respond()
+        finally:
+            if self._has_slot:
+                self.server.slots.give_back()
+                self.conn.hurry()
+
+    def _respond(self) -> None:
         length_text: bytes | None = self.inheaders.get(b"Content-Length")
         if length_text is not None and (self.chunked_read or not length_text.isdigit()):
             # both framings in one request is how requests are smuggled past proxies (RFC 9112 section 6.1)
@@ -185,7 +203,11 @@ class Request(http.HTTPRequest):
 
     def _linger(self) -> None:
         """Close only after the client had its chance to read the answer: unread bytes would turn the close into a
-        reset, which wipes the answer out of the client's socket (RFC 9112 section 9.6)."""
+        reset, which wipes the answer out of the client's socket (RFC 9112 section 9.6). It is a transfer too, though one that
+        nobody waits for."""
+        self._has_slot = self._has_slot or self.server.slots.take_now()
+        if not self._has_slot:
+            return
         sock: socket.socket = self.conn.socket
         scratch = bytearray(64 * 1024)
         left, deadline = LINGER_BYTES, time.monotonic() + LINGER_S
@@ -203,11 +225,20 @@ class Connection(http.HTTPConnection):
     RequestHandlerClass = Request
     rbufsize = 64 * 1024  # bytes; chunks of this size and less come from one system call
 
+    def __init__(self, server: Any, sock: socket.socket, makefile: Any) -> None:
+        super().__init__(server, sock, makefile)
+        self.hurry()
+
+    def hurry(self) -> None:
+        """What is not a transfer has to be quick."""
+        self.socket.settimeout(min(QUICK_S, self.server.timeout))
+
 
 class Gateway(wsgi.Gateway_10):
-    """WSGI 1.0, except that an application may yield any buffer, not only bytes."""
+    """WSGI 1.0, except that an application may yield any buffer, not only bytes, and has to call TAKE_SLOT before a transfer."""
 
     def respond(self) -> None:
+        self.env[TAKE_SLOT] = self.req.take_slot
         response = self.req.server.wsgi_app(self.env, self.start_response)
         try:
             for block in response:

@@ -11,6 +11,8 @@ from wsgidav.dav_provider import DAVProvider
 from archivia_fs.errors import Exists, NotADirectory, NotFound
 from archivia_fs.types import Caller, Stat
 from archivia_fs.vfs.vfs import Vfs
+from archivia_fs.vfs.view import is_view
+from webdav.connection import TAKE_SLOT
 from webdav.convert import split_path
 from webdav.locks import Locks, LockStorage
 from webdav.resources import Environ, Folder, Node
@@ -36,6 +38,10 @@ class VfsProvider(DAVProvider):
         folder = self.folder(parent_path, environ)
         if folder is None:
             return None
+        if is_view(folder.stat.ino) and not path.endswith("/"):
+            environ[
+                TAKE_SLOT
+            ]()  # to look at a preview is to make it; who says "/" wants a folder, and those cost nothing
         try:
             return folder.get_member(name)
         except NotFound:

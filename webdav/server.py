@@ -1,7 +1,8 @@
 """The WebDAV server: cheroot's threads, wsgidav's application, the drive behind them.
 
 Owns: the listening socket, the worker threads, the life of the door, and the last word on every request (authentication first,
-one response for every error). Used by: app. Threading: start() and stop() from one thread; requests in the pool's.
+one response for every error). Used by: app. Threading: start() and stop() from one thread; requests in the pool's. A connection has
+a thread only from the first byte of a request to the last of its answer.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ from archivia_fs.errors import ConfigError, FsError
 from archivia_fs.types import Caller
 from archivia_fs.vfs.vfs import Vfs
 from webdav.auth import authenticate
-from webdav.connection import Body, Connection, Gateway, WorkerPool
+from webdav.connection import Body, BrokenBody, Connection, Gateway, WorkerPool
 from webdav.convert import error_response, fail, url_path
 from webdav.methods import Response, StartResponse
 from webdav.provider import CALLER, VfsProvider
 from webdav.resources import Environ
+from webdav.slots import Slots
 from webdav.transfer import DriveServer
 
 log = logging.getLogger(__name__)
@@ -46,17 +48,21 @@ log = logging.getLogger(__name__)
 HEADER_MAX = 64 * 1024  # bytes of request line and headers
 SMALL_BODY_MAX = 1024**2  # bytes of XML
 QUEUE = 128  # connections that wait for a thread; more get 503
-KEEP_ALIVE = 512  # idle connections
+IDLE_MAX = 512  # connections that say nothing at the moment; they cost a descriptor each, of 1,024
 
 
 @dataclass(frozen=True, slots=True)
 class WebDavOptions:
-    """`port` 0 lets the system choose. `timeout` in seconds without any byte from or to the client. With `certificate` and
-    `private_key` (PEM files) the server speaks TLS. `insecure_basic` allows passwords in clear beyond this machine."""
+    """`port` 0 lets the system choose. `transfers` (GETs, PUTs, previews being made) run at once, `waiting` more wait a while for
+    their turn; `threads` are for all else. A transfer may pass `timeout` seconds without any byte from or to its client. With
+    `certificate` and `private_key` (PEM files) the server speaks TLS. `insecure_basic` allows passwords in clear beyond this
+    machine."""
 
     host: str = "127.0.0.1"
     port: int = 8080
-    threads: int = 32
+    threads: int = 16
+    transfers: int = 48  # 1 MiB of buffers each
+    waiting: int = 32
     timeout: float = 120.0
     certificate: Path | None = None
     private_key: Path | None = None
@@ -69,7 +75,6 @@ class WebDavServer:
     def __init__(self, vfs: Vfs, options: WebDavOptions | None = None) -> None:
         """Raises ConfigError for options that cannot be or would send passwords in clear."""
         self._options = options = options or WebDavOptions()
-        self._vfs = vfs
         if (options.certificate is None) != (options.private_key is None):
             raise ConfigError("TLS needs both a certificate and its private key; give both or none.")
         self._tls = options.certificate is not None
@@ -78,6 +83,7 @@ class WebDavServer:
                 f"Listening on {options.host} would send passwords in clear over the network. Give a certificate and key, "
                 "listen on 127.0.0.1 behind a proxy with TLS, or say --insecure-basic if the network is trusted."
             )
+        self._app = WebDavApp(vfs)
         self._server: wsgi.Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -92,7 +98,7 @@ class WebDavServer:
         """Bind and serve in the background. Raises ConfigError if the address or the certificate cannot be used."""
         options = self._options
         try:
-            server = _HttpServer((options.host, options.port), WebDavApp(self._vfs), options)
+            server = _HttpServer((options.host, options.port), self._app, options)
             if options.certificate is not None:
                 server.ssl_adapter = _TlsAdapter(str(options.certificate), str(options.private_key))
             server.prepare()
@@ -101,6 +107,10 @@ class WebDavServer:
         self._server = server
         self._thread = threading.Thread(target=server.serve, name="webdav-accept", daemon=True)
         self._thread.start()
+
+    def refuse_uploads(self) -> None:
+        """From now on a PUT that begins gets 503; those that have begun go on, and so does all else. From any thread."""
+        self._app.refuses_uploads = True
 
     def stop(self, timeout: float = 30.0) -> None:
         """Accept nothing more, give running requests `timeout` seconds, then cut their connections. Idempotent."""
@@ -141,6 +151,7 @@ class WebDavApp(WsgiDAVApp):
             }
         )
         provider.set_lock_manager(provider.locks)  # type: ignore[no-untyped-call]  # the constructor above took it away
+        self.refuses_uploads = False
         self._drive = provider
         self._vfs = vfs
         self._uid, self._gid = os.getuid(), os.getgid()
@@ -162,6 +173,8 @@ class WebDavApp(WsgiDAVApp):
             environ["wsgidav.provider"] = self._drive
             if environ["REQUEST_METHOD"] != "PUT":
                 _read_small_body(environ)
+            elif self.refuses_uploads:
+                fail(HTTPStatus.SERVICE_UNAVAILABLE, "The gateway is being stopped; send the file again in a moment.")
             response: Response = self.application(environ, start_response)
         except Exception as error:  # noqa: BLE001 - the client gets a status for anything
             return _failed(error, environ, start_response)
@@ -191,7 +204,7 @@ class _HttpServer(wsgi.Server):
 
     ConnectionClass = Connection
     max_request_header_size = HEADER_MAX
-    keep_alive_conn_limit = KEEP_ALIVE
+    keep_alive_conn_limit = IDLE_MAX
     expiration_interval = 0.1  # seconds; also how long stop() waits for the accepting thread
 
     def __init__(self, address: tuple[str, int], app: WebDavApp, options: WebDavOptions) -> None:
@@ -203,18 +216,34 @@ class _HttpServer(wsgi.Server):
             timeout=options.timeout,  # type: ignore[arg-type]
         )
         self.gateway = Gateway
-        self.requests = WorkerPool(
-            self, min=options.threads, max=options.threads, accepted_queue_size=QUEUE, accepted_queue_timeout=1
-        )
+        self.slots = Slots(options.transfers, options.waiting)
+        threads = options.threads + options.transfers + options.waiting
+        self.requests = WorkerPool(self, min=threads, max=threads, accepted_queue_size=QUEUE, accepted_queue_timeout=1)
+
+    def process_conn(self, conn: Connection) -> None:
+        """A thread for a connection that has something to say; cheroot gives one to a new connection at once."""
+        if conn.last_used is None and self.can_add_keepalive_connection:
+            self.put_conn(conn)
+        else:
+            super().process_conn(conn)
+
+    def stop(self) -> None:
+        self.slots.close()
+        super().stop()
 
     def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
         log.log(level, "%s", msg, exc_info=traceback)
 
 
 def _read_small_body(environ: Environ) -> None:
-    """Replace a body that is not a file by one in memory of known length, chunked or not. Raises DAVError 413."""
+    """Replace a body that is not a file by one in memory of known length, chunked or not. Raises DAVError 400, 408, 413."""
     body: Body = environ["wsgi.input"]
-    data = body.read(SMALL_BODY_MAX)
+    try:
+        data = body.read(SMALL_BODY_MAX)
+    except BrokenBody as error:
+        fail(HTTPStatus.BAD_REQUEST, f"The request is incomplete: {error.strerror}.")
+    except TimeoutError:
+        fail(HTTPStatus.REQUEST_TIMEOUT, "The request stopped in its middle.")
     if not body.complete:
         fail(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A request body other than a file may have {SMALL_BODY_MAX} bytes.")
     environ["wsgi.input"] = io.BytesIO(data)

@@ -15,7 +15,7 @@ from archivia_fs.content import Content
 from archivia_fs.errors import Exists, StoreError
 from archivia_fs.vfs.put import PutHandle
 from webdav.conditions import Span, expected_etags, requested_span
-from webdav.connection import Body, BrokenBody
+from webdav.connection import TAKE_SLOT, Body, BrokenBody
 from webdav.convert import Headers, fail, http_date, reason
 from webdav.methods import NameMethods, Response, StartResponse, mtime_headers, oc_mtime
 from webdav.resources import FILE_MODE, Environ, File, Folder
@@ -29,6 +29,7 @@ class DriveServer(NameMethods):
     def do_GET(self, environ: Environ, start_response: StartResponse) -> Response:
         file = self._file(environ)
         self._evaluate_if_headers(file, environ)
+        environ[TAKE_SLOT]()
         content = self._vfs.snapshot(file.caller, file.stat.ino)
         try:
             span = requested_span(environ, content.size, content.etag, file.stat.mtime_ns)
@@ -85,6 +86,7 @@ class DriveServer(NameMethods):
         expected = _expected_size(environ)
         mtime_ns = oc_mtime(environ)
         exclusive = environ.get("HTTP_IF_NONE_MATCH", "").strip() == "*"
+        environ[TAKE_SLOT]()
         # While this runs nobody else gets a lock on the name: the permission found above holds to the end.
         with self._provider.locks.write_transaction(
             url=folder.path + name,

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 from xml.etree.ElementTree import Element, fromstring
 
 import pytest
 
+from archivia_fs.store.base import ObjectStore
+from archivia_fs.types import Caller
+from archivia_fs.vfs.passwords import hash_password
+from archivia_fs.vfs.vfs import Vfs, VfsOptions
+from catalog.catalog import Catalog
 from tests.webdav.toy import USERS, ToyVfs
 from webdav.server import WebDavOptions, WebDavServer
+
+ALICE = Caller("alice", 0, 0)
+BOX = "/Documents/archive/"  # a collection of alice's on the real drive
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,19 @@ class Client:
 def basic(user: str = "alice", password: str | None = None) -> dict[str, str]:
     text = f"{user}:{USERS[user] if password is None else password}"
     return {"Authorization": "Basic " + base64.b64encode(text.encode()).decode()}
+
+
+@contextlib.contextmanager
+def real_drive(home: Path, store: ObjectStore) -> Iterator[Vfs]:
+    """The core itself, with alice as admin, bob, and BOX."""
+    catalog = Catalog.open(f"sqlite:///{home}/catalog.db")
+    for user, password in USERS.items():
+        catalog.add_user(user, hash_password(password), admin=user == "alice")
+    vfs = Vfs(catalog, store, VfsOptions(home / "spill", memory=64 * 1024**2))
+    vfs.mkdir(ALICE, vfs.resolve(ALICE, "/Documents").ino, "archive", 0o755)
+    yield vfs
+    vfs.close()
+    catalog.close()
 
 
 @pytest.fixture

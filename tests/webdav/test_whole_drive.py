@@ -10,32 +10,22 @@ from pathlib import Path
 import pytest
 
 from archivia_fs.store.memory import MemoryStore
-from archivia_fs.types import Caller, OpenFlags
-from archivia_fs.vfs.passwords import hash_password
-from archivia_fs.vfs.vfs import Vfs, VfsOptions
-from catalog.catalog import Catalog
+from archivia_fs.types import OpenFlags
+from archivia_fs.vfs.vfs import Vfs
 from tests.catalog.test_durability import pytestmark as needs_cachestat
 from tests.catalog.test_durability import unwritten
-from tests.webdav.conftest import Client
+from tests.webdav.conftest import ALICE, BOX, Client, real_drive
 from tests.webdav.test_clients import program
 from tests.webdav.toy import USERS
 from webdav.server import WebDavOptions, WebDavServer
 
-BOX = "/Documents/archive/"
 DATA = bytes(range(256)) * 80_000  # 20 MB: several parts
-ALICE = Caller("alice", 0, 0)
 
 
 @pytest.fixture
 def drive(tmp_path: Path) -> Iterator[Vfs]:
-    catalog = Catalog.open(f"sqlite:///{tmp_path}/catalog.db")
-    for user, password in USERS.items():
-        catalog.add_user(user, hash_password(password), admin=user == "alice")
-    vfs = Vfs(catalog, MemoryStore(), VfsOptions(tmp_path / "spill", memory=64 * 1024**2))
-    vfs.mkdir(ALICE, vfs.resolve(ALICE, "/Documents").ino, "archive", 0o755)
-    yield vfs
-    vfs.close()
-    catalog.close()
+    with real_drive(tmp_path, MemoryStore()) as vfs:
+        yield vfs
 
 
 @pytest.fixture
