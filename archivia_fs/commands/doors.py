@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import typer
 
 from archivia_fs.commands.common import User, err, load_settings, open_gateway, out, password_of
 from archivia_fs.commands.service import Stop, in_background, notify, stop_on_signals
+from archivia_fs.commands.state import uploads_text
 from archivia_fs.config import ADMIN
 from archivia_fs.errors import Busy, ConfigError, MountError
 
@@ -153,6 +155,7 @@ class Doors:
         self._mount: FuseMount | None = None
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
+        self._told = -math.inf  # when something was that is waited for
 
     def serve(self, options: WebDavOptions) -> None:
         """Open the WebDAV door. Raises ConfigError."""
@@ -198,6 +201,8 @@ class Doors:
         self._stop.wait()
         notify("STOPPING=1")
         self._check()
+        if self._webdav is not None:
+            self._webdav.refuse_uploads()  # a mount cannot: who copies a folder would be left with half of it
         self._drain()
 
     @contextlib.contextmanager
@@ -224,35 +229,39 @@ class Doors:
 
     def _drain(self) -> None:
         """Wait for open uploads, and say so now and then; the service manager is asked for patience."""
-        told = 0.0
 
         def tell(left: int) -> None:
-            nonlocal told
             notify("EXTEND_TIMEOUT_USEC=30000000", f"STATUS=Waiting for {left} open upload(s)")
-            if told == 0 or time.monotonic() - told > TELL_SECONDS:
-                told = time.monotonic()
-                out.print(f"Waiting for {left} open upload(s); Ctrl-C again drops them.")
+            self._tell(f"Waiting for {uploads_text(self._gateway, left)}; Ctrl-C again drops what is open.")
 
         self._gateway.vfs.drain(tell)
 
     def _unmount(self) -> None:
-        """Everything is uploaded: those who still read are waited for a little, and then cut off."""
+        """Who writes is waited for, also with the next file of many; who only reads a little, and then is cut off."""
         if self._mount is None or self._thread is None:
             return
+        vfs = self._gateway.vfs
         end = time.monotonic() + READERS_SECONDS
-        told = False
         while self._thread.is_alive():
+            if vfs.open_uploads():
+                self._drain()
+                end = time.monotonic() + READERS_SECONDS
             try:
                 self._mount.unmount()
             except Busy as error:
-                if not told:
-                    out.print(f"{error} In {READERS_SECONDS:.0f} s it is cut off.")
-                    told = True
-                if time.monotonic() > end:
+                left = end - time.monotonic()
+                self._tell(f"{error} In {max(0, left):.0f} s it is cut off.")
+                if left < 0 and not vfs.open_uploads():
                     self._mount.unmount(force=True)
                 time.sleep(0.2)
             self._thread.join(0.2)
         self._check()
+
+    def _tell(self, text: str) -> None:
+        """What is waited for, every TELL_SECONDS at most."""
+        if time.monotonic() - self._told > TELL_SECONDS:
+            self._told = time.monotonic()
+            out.print(text)
 
     def _places(self) -> str:
         return ", ".join(

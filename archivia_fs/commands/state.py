@@ -1,10 +1,12 @@
 """Is it safe yet: `status` of the whole or of one path.
 
-Owns: how state is told. Used by: cli. Threading: the main thread. Reads the catalog only, so it answers while the store is down.
+Owns: how state is told. Used by: cli, doors. Threading: the main thread. `status` reads the catalog only, so it answers while the
+store is down.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import time
 from collections.abc import Sequence
@@ -24,14 +26,16 @@ from archivia_fs.commands.common import (
     shown,
     size_text,
 )
-from archivia_fs.errors import NotADirectory, NotFound
+from archivia_fs.errors import FsError, NotADirectory, NotFound
 from archivia_fs.types import ROOT_INODE, InodeNo, Stat, UploadRecord
 
 if TYPE_CHECKING:
+    from archivia_fs.app import Gateway
     from catalog.catalog import Catalog
 
 commands = typer.Typer()
 
+UPLOADS_SHOWN = 3  # of those that are waited for
 GREY_MAX = 20  # pictures without a preview that are told by name
 _INODE = "inode "  # how the journal names an upload for an open file; its path may change meanwhile
 _KINDS = {"is_dir": "folder", "is_symlink": "symbolic link"}
@@ -171,6 +175,26 @@ def _uploads(catalog: Catalog) -> Sequence[Upload]:
         )
         for upload in catalog.uploads()
     ]  # fmt: skip
+
+
+def uploads_text(gateway: Gateway, left: int) -> str:
+    """What this gateway is uploading, `left` of them, and how far each is: "2 open upload(s): /Documents/a.dng (8.0 MiB stored)".
+    A PUT has a name here from its first part on."""
+    from archivia_fs.vfs.handle import target_of
+
+    catalog, vfs = gateway.catalog, gateway.vfs
+    told: list[str] = []
+    with contextlib.suppress(FsError):  # the number will do: who waits must not fail because the catalog is busy
+        stored = {
+            each.target: sum(part.size for part in each.parts)
+            for each in catalog.uploads()
+            if each.origin == catalog.origin
+        }
+        far = {vfs.path(ino): stored.get(target_of(ino), 0) for ino in vfs.written()}
+        far |= {target: size for target, size in stored.items() if not target.startswith(_INODE)}
+        told = [f"{shown(name)} ({size_text(size)} stored)" for name, size in sorted(far.items())[:UPLOADS_SHOWN]]
+    more = [f"{left - len(told)} more"] if told and left > len(told) else []
+    return f"{left} open upload(s)" + (f": {'; '.join([*told, *more])}" if told else "")
 
 
 def _target(catalog: Catalog, upload: UploadRecord) -> str:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 PROGRAM = (sys.executable, "-m", "archivia_fs")
@@ -18,14 +19,15 @@ PASSWORD = "correct horse"  # of a throw-away archive
 class Drive:
     """`archivia-fs serve --mount` in a process of its own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, program: Sequence[str] = PROGRAM) -> None:
+        self.program = program
         self.home, self.mount = directory / "home", directory / "mnt"
         self.port = free_port()
         self.process: subprocess.Popen[str] | None = None
 
     def start(self, *more: str) -> None:
         self.process = subprocess.Popen(
-            [*PROGRAM, "serve", f"--listen=127.0.0.1:{self.port}", f"--mount={self.mount}", *more],
+            [*self.program, "serve", f"--listen=127.0.0.1:{self.port}", f"--mount={self.mount}", *more],
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -44,6 +46,13 @@ class Drive:
         assert self.process.stdout is not None
         self.process.stdout.close()
         return code
+
+    def clean(self) -> None:
+        """After a test: nothing runs and nothing is mounted, however it ended."""
+        if self.process is not None and self.process.poll() is None:
+            self.end()
+        subprocess.run(["umount", "-l", str(self.mount)], check=False, capture_output=True)
+        self.run("store", "stop")
 
     def get(self, path: str, **headers: str) -> bytes:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
