@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -171,3 +171,23 @@ def dng(
     first |= camera | develop | {274: (SHORT, (orientation,)), 34665: (long, (exif,))}
     first[330] = (18 if big else LONG, tuple(children))
     return sketch.finish(sketch.directory(first), size)
+
+
+def tiles(image: Image.Image, side: int, encode: Callable[[Image.Image], bytes]) -> list[bytes]:
+    """A picture cut into squares, row by row, those at the edges filled up with black."""
+    boxes = ((x, y, x + side, y + side) for y in range(0, image.height, side) for x in range(0, image.width, side))
+    return [encode(image.crop(box)) for box in boxes]
+
+
+def tiled(
+    sketch: Sketch, image: Image.Image, side: int, pieces: Sequence[bytes], **more: Values
+) -> dict[int, tuple[int, Values]]:
+    """The entries of a directory for `pieces`, which are put into the sketch; `more`: `t<tag>`, numbers as LONG, or bytes."""
+    offsets = [sketch.blob(piece) for piece in pieces]
+    channels = len(image.getbands())
+    entries: dict[int, tuple[int, Values]] = {
+        256: (LONG, (image.width,)), 257: (LONG, (image.height,)), 258: (SHORT, (8,) * channels), 259: (SHORT, (1,)),
+        262: (SHORT, (2 if channels == 3 else 1,)), 277: (SHORT, (channels,)), 322: (LONG, (side,)), 323: (LONG, (side,)),
+        324: (LONG8 if sketch.big else LONG, offsets), 325: (LONG, [len(piece) for piece in pieces]),
+    }  # fmt: skip
+    return entries | {int(tag[1:]): (UNDEFINED if isinstance(v, bytes) else LONG, v) for tag, v in more.items()}

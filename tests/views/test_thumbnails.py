@@ -10,130 +10,25 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from archivia_fs.content import Content
 from archivia_fs.errors import AccessDenied, InvalidArgument, IsADirectory, NotADirectory, NotFound, StoreUnavailable
-from archivia_fs.store.memory import MemoryStore
-from archivia_fs.types import Caller, Entry, ObjectKey, OpenFlags, Revision, RevisionId, Right, Stat
-from archivia_fs.vfs.vfs import Vfs, VfsOptions
+from archivia_fs.types import Caller, OpenFlags, RevisionId, Right
 from archivia_fs.views.thumbnails.background import Background, is_likely
 from archivia_fs.views.thumbnails.facts import from_json, picture_facts
-from archivia_fs.views.thumbnails.maker import Look, Made, Maker, best
+from archivia_fs.views.thumbnails.maker import Maker
+from archivia_fs.views.thumbnails.parts import Part
 from archivia_fs.views.thumbnails.placeholder import PLACEHOLDER
 from archivia_fs.views.thumbnails.pool import Pool, handed_over
 from archivia_fs.views.thumbnails.service import PREFIX, Previews
-from archivia_fs.views.thumbnails.view import ThumbnailsView
+from archivia_fs.views.thumbnails.ways import best
 from archivia_fs.views.thumbnails.windows import Read
-from catalog.catalog import Catalog
-from catalog.namespace import NewInode
 from catalog.previews import PreviewState
+from tests.views.drive import READ_MAX, Drive, adopt, size_of
 from tests.views.pictures import LONG, Sketch, Sparse, dng, jpeg
 from tests.views.test_worker import bomb
-
-READ_MAX = 256 * 1024  # bytes, beyond those of the preview
-
-
-class CountingStore(MemoryStore):
-    """Says what was read, and fails when it is told to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reads: list[tuple[ObjectKey, int]] = []
-        self.failing = False
-
-    def read_into(self, key: ObjectKey, offset: int, buffer: memoryview) -> None:
-        self.reads.append((key, len(buffer)))
-        if self.failing:
-            raise StoreUnavailable("The store sleeps.")
-        super().read_into(key, offset, buffer)
-
-
-class CountingMaker(Maker):
-    """Counts what is decoded."""
-
-    def __init__(self, pool: Pool) -> None:
-        super().__init__(pool)
-        self.made = 0
-        self.delay = 0.0
-
-    def make(self, content: Content, look: Look) -> Made:
-        self.made += 1
-        time.sleep(self.delay)
-        return super().make(content, look)
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    pool = Pool(1)
-    yield pool
-    pool.close()
-
-
-class Drive:
-    """An archive with the view."""
-
-    def __init__(self, path: Path, pool: Pool) -> None:
-        self.catalog = Catalog.open(f"sqlite:///{path}/catalog.db")
-        self.store = CountingStore()
-        self.maker = CountingMaker(pool)
-        self.previews = Previews(self.catalog.previews, self.catalog, self.store, self.maker)
-        self.background = Background(self.previews, pool, self.catalog, self.catalog.origin, settle=0.2)
-        view = ThumbnailsView(self.previews, self.background.later)
-        options = VfsOptions(path / "spill", memory=32 * 1024**2, spill_limit=1024**2)
-        self.vfs = Vfs(self.catalog, self.store, options, views=[view])
-        self.catalog.add_user("admin", "x", admin=True)
-        self.catalog.add_user("guest", "x")
-        self.caller = Caller("admin", 1, 1)
-        self.catalog.add_collection("scans", "admin", NewInode(0o40755, 1, 1))
-
-    def put(self, path: str, data: bytes, mtime_ns: int | None = None) -> Stat:
-        folder, _, name = path.rpartition("/")
-        handle = self.vfs.put(self.caller, self.vfs.resolve(self.caller, folder).ino, name, mtime_ns=mtime_ns)
-        handle.write(data)
-        stat, _ = handle.commit()
-        handle.abort()
-        return stat
-
-    def list(self, path: str) -> list[Entry]:
-        return list(self.vfs.readdir(self.caller, self.vfs.resolve(self.caller, path).ino))
-
-    def names(self, path: str) -> list[str]:
-        return [each.name for each in self.list(path)]
-
-    def read(self, path: str) -> bytes:
-        """As any reader: look up, open, read as much as was told."""
-        stat = self.vfs.resolve(self.caller, path)
-        handle = self.vfs.open(self.caller, stat.ino, OpenFlags.READ)
-        try:
-            data = bytes(handle.pread(0, 1 << 30))
-        finally:
-            handle.release()
-        assert len(data) == stat.size
-        return data
-
-    def close(self) -> None:
-        self.background.close()
-        self.vfs.close()
-        self.catalog.close()
-
-
-@pytest.fixture
-def drive(tmp_path: Path, pool: Pool) -> Iterator[Drive]:
-    drive = Drive(tmp_path, pool)
-    yield drive
-    drive.close()
-
-
-def size_of(data: bytes) -> tuple[int, int]:
-    image = Image.open(io.BytesIO(data))
-    image.load()
-    assert image.format == "JPEG"
-    return image.size
-
 
 # --- the tree ------------------------------------------------------------------------------------------------------------
 
@@ -242,27 +137,10 @@ def test_80_gb_are_not_pulled(drive: Drive) -> None:
     [T5] Of a file with a preview inside at most 256 KiB are read beside that preview, whatever its size."""
     preview = jpeg(1600, 1200)
     file = dng(big=True, previews=[jpeg(64, 48), preview], size=80 << 30, preview_at=(80 << 30) - 500_000)
-    _adopt(drive, "huge.dng", file)
+    adopt(drive, "huge.dng", file)
     file.reads.clear()
     assert size_of(drive.read("/Thumbnails/scans/huge.dng.jpg")) == (1200, 900)
     assert file.bytes_read - len(preview) <= READ_MAX
-
-
-def _adopt(drive: Drive, name: str, file: Sparse) -> Stat:
-    """A file whose bytes only seem to be in the store."""
-    key = ObjectKey(f"objects/{name}")
-
-    def read_into(wanted: ObjectKey, offset: int, buffer: memoryview) -> None:
-        if wanted == key:
-            buffer[:] = file.read(offset, len(buffer))
-        else:
-            CountingStore.read_into(drive.store, wanted, offset, buffer)
-
-    drive.store.read_into = read_into  # type: ignore[method-assign]
-    revision = Revision(RevisionId(name), key, file.size, file.size, None, None, 1)
-    parent = drive.vfs.resolve(drive.caller, "/Documents/scans").ino
-    drive.catalog.put_file(parent, name, revision, NewInode(0o100644, 1, 1), mtime_ns=1)
-    return drive.vfs.resolve(drive.caller, f"/Documents/scans/{name}")
 
 
 def test_the_smallest_preview_that_is_large_enough_is_fetched(drive: Drive) -> None:
@@ -331,13 +209,13 @@ def test_few_pictures_are_in_memory_at_a_time(drive: Drive, monkeypatch: pytest.
     held, most = 0, []
 
     @contextlib.contextmanager
-    def counted(read: Read, offset: int, size: int) -> Iterator[int]:
+    def counted(part: Part, read: Read) -> Iterator[int]:
         nonlocal held
-        with handed_over(read, offset, size) as picture:
-            held += size
+        with handed_over(part, read) as picture:
+            held += part.size
             most.append(held)
             yield picture
-            held -= size
+            held -= part.size
 
     monkeypatch.setattr("archivia_fs.views.thumbnails.maker.handed_over", counted)
     for index in range(6):
@@ -561,61 +439,9 @@ def test_a_dead_decoder_is_tried_again_later(drive: Drive, monkeypatch: pytest.M
 
 def test_a_raw_file_over_2_gib_without_a_preview_is_grey_unread(drive: Drive) -> None:
     file = dng(big=True, size=3 << 30)
-    stat = _adopt(drive, "large.dng", file)
+    stat = adopt(drive, "large.dng", file)
     assert drive.read("/Thumbnails/scans/large.dng.jpg") == PLACEHOLDER
     assert file.bytes_read <= READ_MAX
     record = drive.catalog.previews.get(RevisionId(stat.etag))
     assert record is not None
     assert "at most 2147483647" in record.reason
-
-
-# --- TIFFs that are too large to be read -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize(("samples", "bits"), [(1, 8), (3, 8), (3, 16), (1, 16)])
-def test_of_a_huge_scan_a_sample_is_shown(drive: Drive, order: str, samples: int, bits: int) -> None:
-    """20,000 x 40,000 pixels, the left half white; only rows that are read exist."""
-    width, height = 20_000, 40_000
-    row = b"\xff" * (width // 2 * samples * bits // 8) + bytes(width // 2 * samples * bits // 8)
-    sketch = Sketch(order, big=True)
-    first = sketch.directory(
-        {
-            256: (LONG, (width,)), 257: (LONG, (height,)), 258: (3, (bits,) * samples), 259: (3, (1,)),
-            262: (3, (2 if samples == 3 else 1,)), 273: (16, (1 << 20,)), 277: (3, (samples,)), 278: (LONG, (height,)),
-            279: (16, (len(row) * height,)),
-        }
-    )  # fmt: skip
-    file = _Rows(sketch.finish(first, (1 << 20) + len(row) * height), row)
-    _adopt(drive, "scan.tif", file)  # type: ignore[arg-type]
-    data = drive.read("/Thumbnails/scans/scan.tif.jpg")
-    assert size_of(data) == (400, 800)
-    image = Image.open(io.BytesIO(data)).convert("L")
-    assert image.getpixel((50, 400)) == 255
-    assert image.getpixel((350, 400)) == 0
-    assert file.bytes_read <= 801 * len(row) + READ_MAX
-
-
-class _Rows:
-    """A file whose pixels are all the same row."""
-
-    def __init__(self, head: Sparse, row: bytes) -> None:
-        self._head, self._row = head, row
-        self.size, self.bytes_read = head.size, 0
-
-    def read(self, offset: int, size: int) -> bytes:
-        self.bytes_read += size
-        if offset < 1 << 20:
-            return self._head.read(offset, size)
-        start = (offset - (1 << 20)) % len(self._row)
-        return (self._row * (size // len(self._row) + 2))[start : start + size]
-
-
-def test_a_huge_compressed_scan_is_grey_and_says_why(drive: Drive) -> None:
-    sketch = Sketch(big=True)
-    first = sketch.directory({256: (LONG, (9,)), 257: (LONG, (9,)), 259: (3, (5,)), 273: (16, (9,)), 279: (16, (9,))})
-    stat = _adopt(drive, "scan.tif", sketch.finish(first, 2 << 30))
-    assert drive.read("/Thumbnails/scans/scan.tif.jpg") == PLACEHOLDER
-    record = drive.catalog.previews.get(RevisionId(stat.etag))
-    assert record is not None
-    assert "too many to read" in record.reason

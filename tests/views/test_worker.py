@@ -21,6 +21,7 @@ from PIL import Image, ImageCms
 from archivia_fs.errors import BadPicture, Busy
 from archivia_fs.views.thumbnails import icc, worker
 from archivia_fs.views.thumbnails.ifd import ColourSpace
+from archivia_fs.views.thumbnails.parts import Range
 from archivia_fs.views.thumbnails.pool import DecoderDied, Job, Pool, handed_over
 from tests.views.pictures import dng, jpeg
 
@@ -37,7 +38,7 @@ def pool() -> Iterator[Pool]:
 
 
 def made(pool: Pool, data: bytes, job: Job) -> Sequence[Image.Image]:
-    with handed_over(lambda offset, size: data[offset : offset + size], 0, len(data)) as picture:
+    with handed_over(Range(0, len(data)), lambda offset, size: data[offset : offset + size]) as picture:
         pictures = [Image.open(io.BytesIO(each)) for each in pool.decode(job, picture)]
     assert {each.format for each in pictures} == {"JPEG"}
     assert all(not each.getexif() and "icc_profile" not in each.info for each in pictures)

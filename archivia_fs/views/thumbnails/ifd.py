@@ -1,8 +1,8 @@
 """The directories of a TIFF: what a DNG, another camera's raw file or a scan says of itself, and where its previews are.
 
 Owns: the walk through classic TIFF and BigTIFF (TIFF 6.0; DNG 1.7, which allows BigTIFF) of either byte order, and the choice of
-what is a preview. Used by: facts, maker. Threading: pure but for the reading. Every count, offset and loop is bounded, so a hostile
-file costs at most what Windows reads. What is broken beyond the first directory hides only itself.
+what is a preview. Used by: facts, sampling, reduced, writing, ways. Threading: pure but for the reading. Every count, offset and
+loop is bounded, so a hostile file costs at most what Windows reads. What is broken beyond the first directory hides only itself.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ VALUES_MAX = 64  # of one tag that is looked at; tables of 40,000 tiles are not
 TEXT_MAX = 256  # bytes
 PREVIEWS_MAX = 8
 PREVIEW_BYTES_MAX = 64 * 1024**2
+PROFILE_MAX = 1024**2  # bytes of an ICC profile; those of printers have half of it
 
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 13: 4, 16: 8, 17: 8, 18: 8}  # bytes by type
+SHORT, LONG, UNDEFINED = 3, 4, 7  # types of values
+KIND_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 13: 4, 16: 8, 17: 8, 18: 8}  # bytes by type
 _CODES = {1: "B", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _RATIONAL = 5
 _CLASSIC = frozenset({42, 0x55, 0x4F52, 0x5352})  # TIFF; Panasonic's RW2; Olympus' ORF, two kinds
@@ -33,6 +35,8 @@ _RAW_COMPRESSIONS = frozenset(
 _REDUCED = 1  # bit of NewSubfileType: another, smaller form of the picture
 _NOT_THE_PICTURE = 4 | 8  # transparency and semantic masks, depth maps
 
+Value = tuple[int, bytes]  # the type and the values of a tag
+
 
 class Tag(enum.IntEnum):
     JPG_FROM_RAW = 0x2E  # Panasonic
@@ -42,6 +46,7 @@ class Tag(enum.IntEnum):
     BITS = 258
     COMPRESSION = 259
     PHOTOMETRIC = 262
+    FILL_ORDER = 266
     MAKE = 271
     MODEL = 272
     STRIP_OFFSETS = 273
@@ -51,13 +56,22 @@ class Tag(enum.IntEnum):
     STRIP_SIZES = 279
     PLANAR = 284
     DATE = 306
+    PREDICTOR = 317
+    COLOUR_MAP = 320
+    TILE_WIDTH = 322
+    TILE_HEIGHT = 323
     TILE_OFFSETS = 324
     TILE_SIZES = 325
     SUB_IFDS = 330
+    EXTRA_SAMPLES = 338
+    SAMPLE_FORMAT = 339
     JPEG_TABLES = 347
     JPEG_OFFSET = 513
     JPEG_SIZE = 514
+    YCBCR_SUBSAMPLING = 530
+    REFERENCE_BLACK_WHITE = 532
     EXIF = 34665
+    ICC_PROFILE = 34675
     DATE_TAKEN = 36867
     DNG_VERSION = 50706
     CROP_SIZE = 50720
@@ -75,6 +89,8 @@ class ColourSpace(enum.IntEnum):
 
 
 class Photometric(enum.IntEnum):
+    WHITE_IS_ZERO = 0
+    BLACK_IS_ZERO = 1
     RGB = 2
     YCBCR = 6
     COLOUR_FILTERS = 32803
@@ -143,7 +159,7 @@ class Directory:
         value = self._values.get(tag)
         if value is None or value.kind not in _CODES or not 0 < value.count <= limit:
             return ()
-        data = self._source.get(value.offset, value.count * _SIZES[value.kind])
+        data = self._source.get(value.offset, value.count * KIND_BYTES[value.kind])
         numbers = struct.unpack(self._order + _CODES[value.kind] * value.count, data)
         if value.kind == _RATIONAL:
             return tuple(above // max(1, below) for above, below in zip(numbers[::2], numbers[1::2], strict=True))
@@ -163,10 +179,16 @@ class Directory:
         text = data.partition(b"\0")[0].decode("utf-8", "replace").strip()
         return "".join(c for c in text if c.isprintable())
 
+    def value(self, tag: Tag, limit: int) -> Value | None:
+        """The values as they stand in the file; None without, or with more than `limit` bytes. Raises BadPicture as numbers."""
+        value = self._values.get(tag)
+        size = 0 if value is None else value.count * KIND_BYTES.get(value.kind, 0)
+        return (value.kind, self._source.get(value.offset, size)) if value is not None and 0 < size <= limit else None
+
     def place(self, tag: Tag) -> tuple[int, int]:
         """(offset, bytes) of the values of a tag."""
         value = self._values.get(tag)
-        return (0, 0) if value is None else (value.offset, value.count * _SIZES.get(value.kind, 0))
+        return (0, 0) if value is None else (value.offset, value.count * KIND_BYTES.get(value.kind, 0))
 
 
 class Tiff:
@@ -203,7 +225,7 @@ class Tiff:
         for position in range(0, count * size, size):
             tag, kind, number = struct.unpack_from(self.order + code, table, position)
             place = position + size - word
-            if number * _SIZES.get(kind, 8) <= word:
+            if number * KIND_BYTES.get(kind, 8) <= word:
                 at = start + place
             else:
                 at = struct.unpack_from(self.order + code[-1], table, place)[0]
@@ -247,7 +269,7 @@ def walk(source: Source) -> PictureFacts:
             rank = (not each.number(Tag.NEW_SUBFILE_TYPE) & _REDUCED, width * height)
             if width * height and rank > largest:
                 largest, facts = rank, replace(facts, width=width, height=height)
-            facts = replace(facts, raw=facts.raw or _is_raw(each))
+            facts = replace(facts, raw=facts.raw or is_raw(each))
             if len(previews) < PREVIEWS_MAX:
                 for found in _previews(source, each, first=first is None):
                     previews.setdefault(found.offset, found)
@@ -263,7 +285,7 @@ def _with_first(facts: PictureFacts, tiff: Tiff, first: Directory, previews: tup
     """What only the first directory tells: the camera, and which side of all pictures is up."""
     make, model = _text(first, Tag.MAKE), _text(first, Tag.MODEL)
     media_type, raw = _media_type(tiff, first, make, facts)
-    orientation = _orientation(first)
+    orientation = orientation_of(first)
     if orientation:
         previews = tuple(replace(each, orientation=orientation) for each in previews)
     taken = date_of(tiff, first)
@@ -297,7 +319,8 @@ def _text(directory: Directory, tag: Tag) -> str:
         return ""
 
 
-def _orientation(directory: Directory) -> int:
+def orientation_of(directory: Directory) -> int:
+    """1..8, or 0 if it says nothing."""
     try:
         orientation = directory.number(Tag.ORIENTATION)
     except BadPicture:
@@ -329,30 +352,50 @@ def _dimensions(directory: Directory) -> tuple[int, int]:
     return max(0, directory.number(Tag.WIDTH)), max(0, directory.number(Tag.HEIGHT))
 
 
-def _is_raw(directory: Directory) -> bool:
+def is_raw(directory: Directory) -> bool:
+    """Whether its pixels need developing."""
     return (
         directory.number(Tag.PHOTOMETRIC) in (Photometric.COLOUR_FILTERS, Photometric.LINEAR_RAW)
         or directory.number(Tag.COMPRESSION) in _RAW_COMPRESSIONS
     )
 
 
+def is_reduced(directory: Directory) -> bool:
+    """Whether it says that it is a smaller form of the picture."""
+    kind = directory.number(Tag.NEW_SUBFILE_TYPE)
+    return bool(kind & _REDUCED) and not kind & _NOT_THE_PICTURE
+
+
+def colour_space_of(directory: Directory) -> ColourSpace:
+    """Of a preview."""
+    colour = directory.number(Tag.PREVIEW_COLOUR)
+    return ColourSpace(colour) if colour in ColourSpace.__members__.values() else ColourSpace.UNKNOWN
+
+
+def profile_place(directory: Directory, size: int) -> tuple[int, int]:
+    """(offset, bytes) of the ICC profile in a file of `size` bytes; (0, 0) without one of a size that makes sense."""
+    offset, length = directory.place(Tag.ICC_PROFILE)
+    return (offset, length) if 0 < length <= PROFILE_MAX and offset + length <= size else (0, 0)
+
+
 def _previews(source: Source, directory: Directory, *, first: bool) -> Iterator[Preview]:
     """The JPEGs of one directory. A strip is one if it says that it is a smaller form of the picture, or stands in the first
-    directory, and is no raw data; whatever its compression tag says, only a JPEG's own header proves it."""
+    directory, and is no raw data; whatever its compression tag says, only a JPEG's own header proves it. Grey ones have to say
+    it: a monochrome camera's raw data may look the same."""
     kind = directory.number(Tag.NEW_SUBFILE_TYPE)
     photometric = directory.number(Tag.PHOTOMETRIC, Photometric.YCBCR)
+    colours = photometric in (Photometric.RGB, Photometric.YCBCR)
     places = [directory.place(Tag.JPG_FROM_RAW)]
-    if not kind & _NOT_THE_PICTURE and photometric in (Photometric.RGB, Photometric.YCBCR):
+    if not kind & _NOT_THE_PICTURE and (colours or (photometric == Photometric.BLACK_IS_ZERO and kind & _REDUCED)):
         places.append((directory.number(Tag.JPEG_OFFSET), directory.number(Tag.JPEG_SIZE)))
         jpeg = directory.number(Tag.COMPRESSION) in (6, 7) and Tag.JPEG_TABLES not in directory
         if jpeg and (kind & _REDUCED or first):
             for offsets, sizes in ((Tag.STRIP_OFFSETS, Tag.STRIP_SIZES), (Tag.TILE_OFFSETS, Tag.TILE_SIZES)):
                 if directory.count(offsets) == 1:
                     places.append((directory.number(offsets), directory.number(sizes)))
-    colour = directory.number(Tag.PREVIEW_COLOUR)
-    space = ColourSpace(colour) if colour in ColourSpace.__members__.values() else ColourSpace.UNKNOWN
+    space = colour_space_of(directory)
     for offset, length in places:
         if offset > 0 and 0 < length <= PREVIEW_BYTES_MAX and offset + length <= source.size:
             head = jpeg_head(source, offset, length)
             if head is not None:
-                yield Preview(offset, length, head.width, head.height, _orientation(directory), space)
+                yield Preview(offset, length, head.width, head.height, orientation_of(directory), space)

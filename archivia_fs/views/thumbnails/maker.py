@@ -1,6 +1,6 @@
-"""One preview of one file: find out what it is, choose the cheapest way, decode.
+"""One preview of one file: find out what it is, try the ways there are, decode.
 
-Owns: the order in which ways are tried, and how much of a file each may read. Used by: service. Threading: any thread.
+Owns: what a file is, and how many are decoded at a time. Used by: service. Threading: any thread.
 python-magic names the family, from the first bytes and never from the name; within TIFF the directories decide (libmagic
 calls every DNG image/tiff).
 """
@@ -20,24 +20,18 @@ from archivia_fs.content import Content
 from archivia_fs.errors import BadPicture, Busy
 from archivia_fs.vfs.budget import Budget
 from archivia_fs.views.thumbnails.facts import picture_facts
-from archivia_fs.views.thumbnails.ifd import PictureFacts, Preview
-from archivia_fs.views.thumbnails.pool import DecoderDied, Job, Pool, handed_over
-from archivia_fs.views.thumbnails.sampling import Sample, sample_plan
+from archivia_fs.views.thumbnails.ifd import PictureFacts
+from archivia_fs.views.thumbnails.pool import DecoderDied, Pool, handed_over
+from archivia_fs.views.thumbnails.ways import Way, plain_ways, raw_ways, tiff_ways
 from archivia_fs.views.thumbnails.windows import Read
 from catalog.previews import PreviewState
 
 log = logging.getLogger(__name__)
 
 HEAD = 4096  # bytes that libmagic sees; more do not make it wiser, and it parses strangers' bytes in our process
-ENOUGH = 1000  # pixels of the longer side; DNGs carry previews of 1024, and decoding 50 megapixels takes a second
-WANTED = 1200
-RAW_MAX = 2**31 - 1  # bytes; LibRaw refuses larger files
-WHOLE_MAX = 512 * 1024**2  # bytes of a file of another kind; of larger TIFFs samples are read
-SMALL_MAX = 256 * 1024**2  # bytes of a JPEG, PNG, WebP or HEIF
 SMALL_PICTURE = 16 * 1024**2  # bytes handed to a decoder; what is larger is so one at a time
 SMALL_PICTURES = 64 * 1024**2  # bytes of those that are handed over or wait for a decoder
 PATIENCE = 60.0  # seconds to wait for one's turn
-TRIES_MAX = 4  # ways that are tried for one file
 
 _KINDS = {
     "image/jpeg": "jpeg", "image/png": "png", "image/webp": "webp", "image/heic": "heif", "image/heif": "heif",
@@ -49,17 +43,6 @@ _RAW_MARKS = (
     (4, b"ftypcrx ", "image/x-canon-cr3"), (0, b"FUJIFILMCCD-RAW", "image/x-fuji-raf"), (0, b"\0MRM", "image/x-minolta-mrw"),
     (0, b"FOVb", "image/x-sigma-x3f"), (6, b"HEAPCCDR", "image/x-canon-crw"),
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """One way to a preview: `size` bytes of the file from `offset`, or a sample of its pixels, are given to a decoder."""
-
-    state: PreviewState
-    job: Job
-    offset: int
-    size: int
-    sample: Sample | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +81,7 @@ class Maker:
         self.decoder = f"1 rawpy {importlib.metadata.version('rawpy')} pillow {importlib.metadata.version('pillow')}"
 
     def look(self, content: Content) -> Look:
-        """Reads at most 256 KiB; of a TIFF too large to be decoded as a whole also its table of strips. Raises StoreError."""
+        """Reads at most 256 KiB; of a large TIFF without a preview also the tables of its strips or tiles. Raises StoreError."""
         read = reader(content)
         head = read(0, min(HEAD, content.size))
         family = self._family(head)
@@ -107,15 +90,14 @@ class Maker:
         if family != "image/tiff":
             if family is None:
                 return Look(None, reason="It is no picture.")
-            return Look(PictureFacts(family, raw=True), _raw_ways(content.size))
+            return Look(PictureFacts(family, raw=True), *raw_ways(content.size))
         try:
             facts = picture_facts(read, content.size)
         except BadPicture as error:
             return Look(PictureFacts(family), reason=str(error))
         if facts is None:
             return Look(None, reason="It is no picture.")
-        ways, reason = _tiff_ways(read, content.size, facts)
-        return Look(facts, ways[:TRIES_MAX], reason)
+        return Look(facts, *tiff_ways(read, content.size, facts))
 
     def make(self, content: Content, look: Look) -> Made:
         """Raises StoreError, Busy."""
@@ -149,22 +131,17 @@ class Maker:
             facts = picture_facts(reader(content), content.size) or facts
         except BadPicture as error:
             return Look(facts, reason=str(error))
-        if content.size > SMALL_MAX:
-            return Look(facts, reason=f"It has {content.size} bytes; of this kind at most {SMALL_MAX} are decoded.")
-        return Look(facts, [Way(PreviewState.DECODED, Job(_KINDS[family]), 0, content.size)])
+        return Look(facts, *plain_ways(_KINDS[family], content.size))
 
     def _decode(self, content: Content, way: Way) -> Sequence[bytes]:
-        read, offset, size = reader(content), way.offset, way.size
-        if way.sample is not None:
-            data = way.sample.tiff(read)
-            read, offset, size = (lambda start, count: data[start : start + count]), 0, len(data)
+        size = way.part.size
         if size > memory_available() // 2:
             raise DecoderDied(f"This machine has too little free memory for the {size} bytes of the file now.")
         lane = self._small if size <= SMALL_PICTURE else self._large
         if not lane.acquire(size, PATIENCE):
             raise Busy("Many previews are being made; try again in a moment.")
         try:
-            with handed_over(read, offset, size) as picture:
+            with handed_over(way.part, reader(content)) as picture:
                 return self._pool.decode(way.job, picture)
         finally:
             lane.release(size)
@@ -180,41 +157,4 @@ def memory_available() -> int:
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
-    return RAW_MAX
-
-
-def best(previews: Sequence[Preview]) -> Sequence[Preview]:
-    """The smallest that is large enough first, then the others from large to small."""
-    by_size = sorted(previews, key=lambda each: max(each.width, each.height))
-    large = [each for each in by_size if max(each.width, each.height) >= WANTED]
-    return [*large[:1], *(each for each in reversed(by_size) if each not in large[:1])]
-
-
-def _raw_ways(size: int) -> Sequence[Way]:
-    return [Way(PreviewState.DECODED, Job("raw"), 0, size)] if size <= RAW_MAX else []
-
-
-def _tiff_ways(read: Read, size: int, facts: PictureFacts) -> tuple[Sequence[Way], str]:
-    """The ways for TIFF and its relatives, and why the picture itself is not among them."""
-    inside = [
-        Way(PreviewState.EMBEDDED, Job("jpeg", each.orientation, each.colour_space), each.offset, each.length)
-        for each in best(facts.previews)
-    ]
-    enough = [max(each.width, each.height) >= ENOUGH for each in best(facts.previews)]
-    itself, reason = list[Way](), ""
-    if facts.raw:
-        itself = list(_raw_ways(size))
-        reason = "" if itself else f"It has {size} bytes; raw data of at most {RAW_MAX} are decoded."
-    elif size <= WHOLE_MAX:
-        itself = [Way(PreviewState.DECODED, Job("tiff"), 0, size)]
-        if facts.make:  # perhaps a raw format that only LibRaw knows
-            itself += _raw_ways(size)
-    else:
-        try:
-            sample = sample_plan(read, size)
-            itself = [Way(PreviewState.DECODED, Job("tiff", sample.orientation), 0, 0, sample)]
-        except BadPicture as error:
-            reason = str(error)
-    good = [way for way, is_enough in zip(inside, enough, strict=True) if is_enough]
-    small = [way for way in inside if way not in good]
-    return [*good[:2], *itself, *small[:1]], reason
+    return 2**31

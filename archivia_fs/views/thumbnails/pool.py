@@ -15,13 +15,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from archivia_fs.errors import BadPicture, Busy
 from archivia_fs.views.thumbnails.ifd import ColourSpace
+from archivia_fs.views.thumbnails.parts import Part
+from archivia_fs.views.thumbnails.windows import Read
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,6 @@ JOB_SECONDS = 30.0  # of the clock; the worker itself has a limit of CPU time be
 JOBS_MAX = 200  # of one worker, so that no leak of a library grows
 IDLE_SECONDS = 60.0  # then its memory is more useful elsewhere
 ANSWER_MAX = 8 * 1024**2  # bytes; three JPEGs of at most 1200x1200 have 2
-STEP = 4 * 1024**2  # bytes copied at once
 
 CLOSING = "The gateway is shutting down."
 _HEADER_SIZE = 8
@@ -62,17 +63,11 @@ class Job:
 
 
 @contextlib.contextmanager
-def handed_over(read: Callable[[int, int], bytes], offset: int, size: int) -> Iterator[int]:
-    """A memfd (memfd_create(2)) with `size` bytes of a file from `offset`. It counts as this machine's memory while it is open."""
+def handed_over(part: Part, read: Read) -> Iterator[int]:
+    """A memfd (memfd_create(2)) with a part of a file. It counts as this machine's memory while it is open."""
     descriptor = os.memfd_create("picture", os.MFD_CLOEXEC)
     try:
-        end = offset + size
-        while offset < end:
-            data = read(offset, min(STEP, end - offset))
-            if not data:
-                raise BadPicture(f"The file ends {end - offset} bytes before its picture does.")
-            offset += os.write(descriptor, data)
-        os.lseek(descriptor, 0, os.SEEK_SET)
+        part.write(read, descriptor)
         yield descriptor
     finally:
         os.close(descriptor)

@@ -1,6 +1,6 @@
 """Bounded reading of a few places in a huge file.
 
-Owns: the count of what is read. Used by: ifd, jpeg. Threading: one thread.
+Owns: the count of what is read. Used by: ifd, jpeg, ways. Threading: one thread.
 """
 
 from __future__ import annotations
@@ -22,13 +22,9 @@ class Windows:
         self._read = read
         self._file_size = size
         self._limit = limit
+        self._asked = 0
         self._windows: dict[int, bytes] = {}
         self.size = size
-
-    @property
-    def bytes_read(self) -> int:
-        """What was asked of the file so far."""
-        return sum(map(len, self._windows.values()))
 
     def get(self, offset: int, size: int) -> bytes:
         """Exactly `size` bytes. Raises BadPicture past the end of the file, or when enough was read."""
@@ -39,21 +35,26 @@ class Windows:
         first, last = offset // WINDOW, (offset + size - 1) // WINDOW
         if last - first >= self._limit:
             raise BadPicture(f"The picture has a table of {size} bytes, which no camera writes.")
-        found = b"".join(self._window(index) for index in range(first, last + 1))
+        self._fill(first, last)
+        found = b"".join(self._windows[index] for index in range(first, last + 1))
         start = offset - first * WINDOW
         return found[start : start + size]
 
-    def _window(self, index: int) -> bytes:
-        window = self._windows.get(index)
-        if window is None:
-            if len(self._windows) >= self._limit:
-                raise BadPicture(f"After {self._limit * WINDOW} bytes it is still not clear what is in the picture.")
-            size = min(WINDOW, self._file_size - index * WINDOW)
-            window = self._read(index * WINDOW, size)
-            if len(window) != size:
-                raise BadPicture(f"The file has {self._file_size} bytes, but ends before.")
-            self._windows[index] = window
-        return window
+    def _fill(self, first: int, last: int) -> None:
+        """Read what is missing of these windows, at once."""
+        missing = [index for index in range(first, last + 1) if index not in self._windows]
+        if not missing:
+            return
+        first, last = missing[0], missing[-1]
+        self._asked += last - first + 1
+        if self._asked > self._limit:
+            raise BadPicture(f"After {self._limit * WINDOW} bytes it is still not clear what is in the picture.")
+        start, end = first * WINDOW, min((last + 1) * WINDOW, self._file_size)
+        data = self._read(start, end - start)
+        if len(data) != end - start:
+            raise BadPicture(f"The file has {self._file_size} bytes, but ends before.")
+        for index in range(first, last + 1):
+            self._windows[index] = data[index * WINDOW - start :][:WINDOW]
 
 
 class Inside:

@@ -24,7 +24,7 @@ import numpy
 import rawpy
 from PIL import Image, ImageCms
 
-from archivia_fs.views.thumbnails import SIDES, icc, sandbox
+from archivia_fs.views.thumbnails import PIXELS_MAX, SIDES, icc, sandbox
 from archivia_fs.views.thumbnails.ifd import ColourSpace
 
 QUALITY = 85
@@ -32,12 +32,12 @@ FILTER = Image.Resampling.HAMMING  # as sharp as bicubic when scaling down; 24 m
 MEMORY = 3 * 1024**3 // 2  # bytes of address space beyond the file itself; 150 megapixels of raw data need half of it
 CPU_SECONDS = 20
 FILES = 16  # descriptors
-PIXELS_MAX = 200_000_000  # the largest sensors have 151
 JPEG_PIXELS_MAX = 500_000_000  # these are scaled down while they are decoded
 ENOUGH = 1000  # pixels of the longer side: a preview inside a raw file that is as large is taken
 LIBRAW_MIN = (0, 22, 2)  # older ones write beyond their buffers on crafted DNGs (CVE-2026-21413 and others)
 FILE_MAX = 2**31  # bytes of a file that is handed over as a whole; LibRaw takes no larger one
 _INTEROPERABILITY = 0xA005  # the Exif directory with the "R03" of Adobe RGB
+_PHOTOMETRIC = 262
 _ORIENTATION = 274
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -156,13 +156,25 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         return image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB")
     if not image.mode.startswith(("I", "F")):
         return image
-    values = numpy.asarray(image)
+    white_is_zero = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0  # type: ignore[attr-defined]
+    values = numpy.nan_to_num(_averaged(image), posinf=0.0, neginf=0.0)
     low, high = (0.0, 65535.0) if image.mode.startswith("I") else (0.0, 1.0)
-    if not low <= float(numpy.nanmin(values)) <= float(numpy.nanmax(values)) <= high:
-        values = numpy.nan_to_num(values, posinf=0.0, neginf=0.0)
+    if not low <= float(values.min()) <= float(values.max()) <= high:
         low, high = float(values.min()), float(values.max())
-    scaled = (values.astype("f4") - low) * (255.0 / max(high - low, 1e-9))
-    return Image.fromarray(numpy.nan_to_num(scaled).clip(0, 255).astype("u1"))
+    scaled = ((values - low) * (255.0 / max(high - low, 1e-9))).clip(0, 255).astype("u1")
+    return Image.fromarray(255 - scaled if white_is_zero else scaled)
+
+
+def _averaged(image: Image.Image) -> numpy.ndarray[Any, Any]:
+    """The pixels of one channel as floats, about twice as many as a preview needs, and never more than some rows at once beside
+    the image itself."""
+    step = max(1, max(image.size) // (2 * SIDES[-1]))
+    width, height = (max(1, side // step) for side in image.size)
+    rows = numpy.empty((height, width), "f4")
+    for row in range(height):
+        band = numpy.asarray(image.crop((0, row * step, width * step, (row + 1) * step)), "f4")
+        rows[row] = band.reshape(band.shape[0], width, -1).mean(axis=(0, 2))
+    return rows
 
 
 def _srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
