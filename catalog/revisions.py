@@ -167,19 +167,24 @@ def _release_unused(session: Session, revision: RevisionId) -> None:
         session.run(_SET_RELEASED, {"b_id": revision, "at": session.now})
 
 
-def forget(session: Session, inos: Sequence[InodeNo]) -> None:
-    """Drop those without a name, with their properties; revisions that nobody else has are released."""
+def forget(session: Session, inos: Sequence[InodeNo], held_ns: int) -> Sequence[InodeNo]:
+    """Drop those without a name, with their properties; revisions that nobody else has are released. While another gateway is
+    alive somebody there may have them open: then those that lost their last name within `held_ns` stay, and are returned."""
+    before = session.now - (held_ns if gateways.others_alive(session) else 0)
+    kept = []
     for stat in (get_stat_or_none(session, ino) for ino in inos):
         if stat is not None and stat.nlink == 0:
-            _drop(session, stat)
+            if stat.ctime_ns <= before:
+                _drop(session, stat)
+            else:
+                kept.append(stat.ino)
+    return kept
 
 
-def forget_orphans(session: Session, before_ns: int) -> int:
-    """As forget, for all that lost their last name before then; returns how many. None while another gateway is alive: somebody
-    there may have them open."""
-    if gateways.others_alive(session):
-        return 0
-    orphans = [stat_of(row) for row in session.connection.execute(_ORPHANS, {"before": before_ns})]
+def forget_orphans(session: Session, age_ns: int, held_ns: int) -> int:
+    """As forget, for all that lost their last name longer ago than `age_ns`; returns how many."""
+    age_ns = max(age_ns, held_ns) if gateways.others_alive(session) else age_ns
+    orphans = [stat_of(row) for row in session.connection.execute(_ORPHANS, {"before": session.now - age_ns})]
     for stat in orphans:
         _drop(session, stat)
     return len(orphans)

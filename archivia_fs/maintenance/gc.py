@@ -79,6 +79,8 @@ class Gc:
         objects in the bucket: it may be another archive's, or an old backup. Nothing is deleted then."""
         if not force:
             self._check_bucket()
+        if not self._dry_run:
+            self._catalog.forget_orphans()  # their bytes go when the grace period is over
         self._released()
         self._expired_uploads()
         self._unknown_uploads()

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 REVISIONS_MAX = 4096  # revisions remembered, about 500 bytes each
 SWEEP_SECONDS = 5.0  # how often unlinked inodes that nobody has open are dropped from the catalog
+KEPT_SECONDS = 60.0  # until the next try when another gateway may have them open
 
 
 class OpenFiles:
@@ -44,6 +45,7 @@ class OpenFiles:
         self._puts: set[PutHandle] = set()
         self._lookups: dict[InodeNo, int] = {}
         self._unlinked: set[InodeNo] = set()
+        self._sweep_after = 0.0  # monotonic seconds
         self._revisions: OrderedDict[RevisionId, Revision] = OrderedDict()
         self._closing = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep_forever, name="vfs-sweep", daemon=True)
@@ -192,15 +194,19 @@ class OpenFiles:
 
     def _sweep(self) -> None:
         with self._lock:
-            free = [ino for ino in self._unlinked if ino not in self._files and ino not in self._lookups]
-            self._unlinked.difference_update(free)
+            free = {ino for ino in self._unlinked if ino not in self._files and ino not in self._lookups}
+            if not free or time.monotonic() < self._sweep_after:
+                return
+            self._unlinked -= free
         try:
-            if free:
-                self._catalog.forget(free)
+            kept = self._catalog.forget(sorted(free))
         except FsError as error:
             log.warning("Unlinked files are swept at the next start: %s", error)
             return
-        for ino in free:
+        with self._lock:
+            self._unlinked.update(kept)
+            self._sweep_after = time.monotonic() + KEPT_SECONDS if kept else 0.0
+        for ino in free.difference(kept):
             self._tree.forget(ino)
 
     # --- the end -----------------------------------------------------------------------------------------------------------

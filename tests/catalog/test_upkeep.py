@@ -125,6 +125,20 @@ def test_orphans_are_left_to_the_last_gateway(catalog: Catalog, url: str) -> Non
     assert catalog.forget_orphans() == 1
 
 
+def test_gateways_that_never_end_do_not_keep_what_is_gone_for_ever(catalog: Catalog, url: str) -> None:
+    inos = [file(catalog, name) for name in ("old", "new")]
+    other = Catalog.open(url)
+    other.begin_upload(UploadId("u"), ObjectKey("k"), "so that it is known to be alive")
+    for name in ("old", "new"):
+        catalog.unlink(D, name)
+    assert catalog.forget(inos) == inos
+    sql(url, f"UPDATE inodes SET ctime_ns = ctime_ns - 86401000000000 WHERE ino = {inos[0]}")
+    assert catalog.forget(inos) == inos[1:]
+    sql(url, "UPDATE inodes SET ctime_ns = ctime_ns - 86401000000000 WHERE nlink = 0")
+    assert catalog.forget_orphans() == 1
+    other.close()
+
+
 def test_a_sound_catalog_does_not_contradict_itself(catalog: Catalog) -> None:
     catalog.add_user("a", "x")
     catalog.add_collection("archive", "a", DIR)

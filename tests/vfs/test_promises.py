@@ -6,6 +6,7 @@ import errno
 import hashlib
 import inspect
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -56,9 +57,13 @@ def test_until_the_close_everyone_else_sees_the_old(make_core: Make) -> None:
 
 def wait_for(core: Core, known: Stat) -> None:
     """Until this gateway has heard of it: other processes are polled."""
+    until(lambda: core.vfs.getattr(known.ino).etag == known.etag)
+
+
+def until(true: Callable[[], bool]) -> None:
     deadline = threading.Event()
     for _ in range(500):
-        if core.vfs.getattr(known.ino).etag == known.etag:
+        if true():
             return
         deadline.wait(0.01)
     raise AssertionError("not heard in 5 s")
@@ -150,7 +155,7 @@ def test_a_snapshot_stays(core: Core) -> None:
 
 
 def test_unlinked_but_open(core: Core) -> None:
-    """[O4] A file that is unlinked while it is open can be read and written until it is closed."""
+    """[O4] A file that is unlinked while it is open can be read and written until it is closed; in another gateway for a day."""
     core.write("a.dng", OLD)
     handle = opened(core)
     core.vfs.unlink(ADMIN, core.home, "a.dng")
@@ -162,6 +167,29 @@ def test_unlinked_but_open(core: Core) -> None:
     handle.release()
     with pytest.raises(NotFound):
         stat(core)
+
+
+def test_unlinked_but_open_in_another_gateway(make_core: Make) -> None:
+    """[O4] A file that is unlinked while it is open can be read and written until it is closed; in another gateway for a day."""
+    one, two = make_core(), make_core()
+    ino = one.write("a.dng", OLD)
+    wait_for(two, stat(one))
+    handle = opened(one)
+    two.vfs.unlink(ADMIN, two.home, "a.dng")
+    until(lambda: one.vfs.getattr(ino).nlink == 0)
+    two.vfs._files._sweep()
+    assert bytes(handle.pread(0, 100_000)) == OLD
+    handle.pwrite(0, NEW)
+    handle.flush()
+    assert bytes(handle.pread(0, 100_000)) == NEW
+    handle.release()
+    assert one.catalog.stat(ino).nlink == 0
+    one.vfs.close()
+    one.catalog.close()
+    two.vfs._files._sweep_after = 0.0
+    two.vfs._files._sweep()
+    with pytest.raises(NotFound):
+        two.catalog.stat(ino)
 
 
 def test_two_gateways_write_one_file(make_core: Make) -> None:
