@@ -14,7 +14,15 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from archivia_fs.errors import AccessDenied, InvalidArgument, IsADirectory, NotADirectory, NotFound, StoreUnavailable
+from archivia_fs.errors import (
+    AccessDenied,
+    Changed,
+    InvalidArgument,
+    IsADirectory,
+    NotADirectory,
+    NotFound,
+    StoreUnavailable,
+)
 from archivia_fs.types import Caller, OpenFlags, RevisionId, Right
 from archivia_fs.views.thumbnails.background import Background, is_likely
 from archivia_fs.views.thumbnails.facts import from_json, picture_facts
@@ -26,6 +34,7 @@ from archivia_fs.views.thumbnails.service import PREFIX, Previews
 from archivia_fs.views.thumbnails.ways import best
 from archivia_fs.views.thumbnails.windows import Read
 from catalog.previews import PreviewState
+from tests.fuse.conftest import mounted
 from tests.views.drive import READ_MAX, Drive, adopt, size_of
 from tests.views.pictures import LONG, Sketch, Sparse, dng, jpeg
 from tests.views.test_worker import bomb
@@ -435,6 +444,26 @@ def test_a_dead_decoder_is_tried_again_later(drive: Drive, monkeypatch: pytest.M
     assert size_of(drive.read("/Thumbnails/scans/a.png.jpg")) == (300, 200)
     drive.catalog.previews.save(replace(record, retry_ns=None, decoder="an older one"))
     assert size_of(drive.read("/Thumbnails/scans/a.png.jpg")) == (300, 200)
+
+
+def test_a_grey_one_that_has_become_real_can_be_opened(
+    drive: Drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever knows the grey one is told that it has changed, so the kernel looks it up again."""
+    stat = drive.put("/Documents/scans/a.png", _png(300, 200))
+    monkeypatch.setattr("archivia_fs.views.thumbnails.maker.memory_available", lambda: 0)
+    with mounted(drive.vfs, tmp_path / "mnt") as mount:  # type: ignore[arg-type]  # a Vfs is what it stands for
+        path = mount.path / "Thumbnails/scans/a.png.jpg"
+        assert path.stat().st_size == len(PLACEHOLDER)
+        grey = drive.vfs.resolve(drive.caller, "/Thumbnails/scans/a.png.jpg")
+        monkeypatch.undo()
+        record = drive.catalog.previews.get(RevisionId(stat.etag))
+        assert record is not None
+        drive.catalog.previews.save(replace(record, retry_ns=time.time_ns() - 1))
+        assert path.stat().st_size == len(PLACEHOLDER)  # the kernel knows the name, for a second
+        assert size_of(path.read_bytes()) == (300, 200)
+        with pytest.raises(Changed):
+            drive.vfs.open(drive.caller, grey.ino, OpenFlags.READ)
 
 
 def test_a_raw_file_over_2_gib_without_a_preview_is_grey_unread(drive: Drive) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from archivia_fs.content import BytesContent, Content
-from archivia_fs.errors import InvalidArgument, NotFound, ObjectMissing
+from archivia_fs.errors import Changed, InvalidArgument, NotFound, ObjectMissing
 from archivia_fs.types import DOCUMENTS_INODE, Caller, Entry, InodeNo, RevisionId, Stat
 from archivia_fs.vfs.view import Archive, ViewNode
 from archivia_fs.views.thumbnails import SIDES
@@ -70,18 +70,19 @@ class ThumbnailsView:
         return _file(original, stat, record)
 
     def open(self, archive: Archive, caller: Caller, node: ViewNode) -> Content:
-        """Raises NotFound when the picture changed since `node` was looked up and its preview is gone, StoreError."""
+        """Raises Changed if another preview is shown by now (a grey one has become a real one), NotFound if the picture's bytes are
+        gone, StoreError, Busy."""
         ino, revision, side = _parts(node)
         archive.snapshot(caller, ino).close()  # its rights are the picture's
         record = self._previews.ensure(revision)
         if shown_etag(record, side) != node.etag:
-            raise NotFound("That preview was made again; look it up again.")
+            raise Changed("That preview was made again; look it up again.")
         try:
             data = self._previews.read(record, side)
         except ObjectMissing:
             record = self._previews.lost(record)
             if shown_etag(record, side) != node.etag:
-                raise NotFound("That preview was made again; look it up again.") from None
+                raise Changed("That preview was made again; look it up again.") from None
             data = self._previews.read(record, side)
         return BytesContent(data, node.etag)
 
