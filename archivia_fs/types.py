@@ -91,13 +91,23 @@ class SetAttr:
 
 
 @dataclass(frozen=True, slots=True)
+class CopySource:
+    """Where the bytes of a copied part come from: an object, and the first of them in it."""
+
+    key: ObjectKey
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
-    """One part of a multipart upload: S3 part number (1..10,000), size, ETag as the store gave it, CRC-32 of its bytes."""
+    """One part of a multipart upload: S3 part number (1..10,000), size, ETag as the store gave it, CRC-32 of its bytes. `source`:
+    the server has copied it from there, and nobody knows its CRC-32 (0)."""
 
     number: int
     size: int
     etag: str
     crc32: int
+    source: CopySource | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,8 +252,19 @@ class Lock:
 
 
 @dataclass(frozen=True, slots=True)
+class Beginning:
+    """By what an upload is known again: number, size and CRC-32 of its first part that was sent, and the object that the parts
+    before it are copied from (None: there are none)."""
+
+    number: int
+    size: int
+    crc32: int
+    source: ObjectKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class UploadRecord:
-    """A journalled multipart upload. `target` says in words for whom ("/Documents/a/b.dng"), for status and gc."""
+    """A journalled multipart upload. `target` says for whom ("inode 7"), for status and gc."""
 
     upload_id: UploadId
     key: ObjectKey

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence, Set
 
 from archivia_fs.types import (
+    Beginning,
     Change,
     Collection,
     Effects,
@@ -297,27 +298,27 @@ class Catalog:
     # --- the journal of uploads --------------------------------------------------------------------------------------------
 
     def begin_upload(self, upload_id: UploadId, key: ObjectKey, target: str) -> None:
-        """Note a multipart upload before its first part is sent. It is ours."""
+        """Note a multipart upload before its first part is sent or copied. It is ours."""
         self._writer.submit(lambda s: journal.begin(s, upload_id, key, target), durable=False)
 
     def record_part(self, upload_id: UploadId, part: Part) -> None:
         """Note a part that the store has. Raises NotFound for an upload that is not ours (any more)."""
         self._writer.submit(lambda s: journal.record_part(s, upload_id, part), durable=False)
 
-    def drop_upload(self, upload_id: UploadId) -> None:
-        """The upload is complete or aborted."""
-        self._writer.submit(lambda s: journal.drop(s, upload_id), durable=False)
+    def drop_upload(self, upload_id: UploadId) -> bool:
+        """Our upload leads to nothing; False if it is not ours (any more): then others may do with it what they like."""
+        return self._writer.submit(lambda s: journal.drop(s, upload_id), durable=False)
 
     def release_upload(self, upload_id: UploadId) -> None:
         """We give the upload up, but whoever sends the same bytes may claim it: it has no owner any more (origin "")."""
         self._writer.submit(lambda s: journal.release(s, upload_id), durable=False)
 
-    def claim_upload(self, size: int, crc32: int) -> UploadRecord | None:
-        """Of those without a living owner, the upload with most parts whose part 1 has this size and CRC-32; from now on it is
-        ours. One read if there is none."""
-        if not self._readers.read(lambda c: journal.claimable(c, self.origin, size, crc32)):
+    def claim_upload(self, beginning: Beginning, target: str) -> UploadRecord | None:
+        """Of those without a living owner, the upload with most parts that begins so; from now on it is ours, and for `target`. One
+        read if there is none."""
+        if not self._readers.read(lambda c: journal.claimable(c, self.origin, beginning)):
             return None
-        return self._writer.submit(lambda s: journal.claim(s, size, crc32))
+        return self._writer.submit(lambda s: journal.claim(s, beginning, target))
 
     def expired_uploads(self, before_ns: int) -> Sequence[UploadRecord]:
         """Those without a living owner that nobody has touched since then; for gc."""

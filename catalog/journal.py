@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, and_, bindparam, delete, exists, func, insert, or_, select, update
 
 from archivia_fs.errors import CatalogError, NotFound
-from archivia_fs.types import ObjectKey, Part, UploadId, UploadRecord
+from archivia_fs.types import Beginning, CopySource, ObjectKey, Part, UploadId, UploadRecord
 from catalog import gateways
 from catalog.engine import clock_ns, snapshot
 from catalog.models import gateways as gateway_rows
@@ -28,9 +28,13 @@ NOBODY = ""  # the origin of an upload that was given up
 _ADD = insert(uploads)
 _OWN = uploads.c.id == bindparam("b_id"), uploads.c.origin == bindparam("b_origin")
 _ACTIVE = update(uploads).where(*_OWN).values(active_ns=bindparam("now"))
-_OWNED_BY = update(uploads).where(*_OWN).values(origin=bindparam("owner"), active_ns=bindparam("now"))
-_DROP = delete(uploads).where(uploads.c.id == bindparam("b_id"))
-_FINISH = delete(uploads).where(*_OWN)
+_RELEASE = update(uploads).where(*_OWN).values(origin=NOBODY, active_ns=bindparam("now"))
+_CLAIM = (
+    update(uploads)
+    .where(*_OWN)
+    .values(origin=bindparam("owner"), target=bindparam("b_target"), active_ns=bindparam("now"))
+)
+_DROP = delete(uploads).where(*_OWN)
 _ADD_PART = insert(upload_parts)
 _DROP_PART = delete(upload_parts).where(
     upload_parts.c.upload == bindparam("b_upload"), upload_parts.c.number == bindparam("b_number")
@@ -45,16 +49,23 @@ _of_others = (
     .outerjoin_from(uploads, gateway_rows, gateway_rows.c.origin == uploads.c.origin)
     .where(uploads.c.origin != bindparam("own"))
 )
-_part = upload_parts.alias("part")
+_first, _sent, _part = upload_parts.alias("first"), upload_parts.alias("sent"), upload_parts.alias("part")
 _count = select(func.count()).where(_part.c.upload == uploads.c.id).scalar_subquery()
-_ALIKE = (
-    _of_others.join(upload_parts, upload_parts.c.upload == uploads.c.id)
-    .where(
-        upload_parts.c.crc32 == bindparam("crc32"),
-        upload_parts.c.size == bindparam("size"),
-        upload_parts.c.number == 1,
-    )
+_any_sent = exists().where(_part.c.upload == uploads.c.id, _part.c.source.is_(None))
+_same = _sent.c.size == bindparam("size"), _sent.c.crc32 == bindparam("crc32"), _sent.c.source.is_(None)
+_begins = and_(_first.c.upload == uploads.c.id, _first.c.number == 1)
+_goes_on = and_(_sent.c.upload == uploads.c.id, _sent.c.number == bindparam("number"))
+_LIKE_NEW = (
+    _of_others.join(_sent, and_(_sent.c.upload == uploads.c.id, _sent.c.number == 1))
+    .where(*_same)
     .order_by(_count.desc(), uploads.c.created_ns, uploads.c.id)
+)
+# Of an edit that had only come to its copies, these are of use to every other edit of the same bytes.
+_LIKE_EDIT = (
+    _of_others.join(_first, _begins)
+    .outerjoin(_sent, _goes_on)
+    .where(_first.c.source == bindparam("source"), or_(and_(*_same), ~_any_sent))
+    .order_by(_any_sent.desc(), _count.desc(), uploads.c.created_ns, uploads.c.id)
 )
 _IDLE = _of_others.where(uploads.c.active_ns < bindparam("before")).order_by(uploads.c.active_ns, uploads.c.id)
 
@@ -73,40 +84,47 @@ def record_part(session: Session, upload: UploadId, part: Part) -> None:
     ).rowcount:
         raise NotFound("That upload is not ours any more: it was finished, given up or taken over by another gateway.")
     session.run(_DROP_PART, {"b_upload": upload, "b_number": part.number})
+    source, offset = (None, None) if part.source is None else (part.source.key, part.source.offset)
     row = {"upload": upload, "number": part.number, "size": part.size, "etag": part.etag, "crc32": part.crc32}
-    session.run(_ADD_PART, row)
+    session.run(_ADD_PART, {**row, "source": source, "source_offset": offset})
 
 
-def drop(session: Session, upload: UploadId) -> None:
-    """Nothing happens if it is gone."""
-    session.connection.execute(_DROP, {"b_id": upload})
+def drop(session: Session, upload: UploadId) -> bool:
+    """False, and nothing happens, if it is gone or not ours any more."""
+    return bool(session.connection.execute(_DROP, {"b_id": upload, "b_origin": session.origin}).rowcount)
 
 
 def finish(session: Session, upload: UploadId) -> None:
     """Its object gets a name. Raises CatalogError if the upload is not ours any more: whoever has taken it over may have
     sent other parts."""
-    if not session.connection.execute(_FINISH, {"b_id": upload, "b_origin": session.origin}).rowcount:
+    if not drop(session, upload):
         raise CatalogError("Another gateway has taken this upload over because it took this one for dead; write again.")
 
 
 def release(session: Session, upload: UploadId) -> None:
     """We give it up, and whoever sends the same bytes may go on with it. Nothing happens if it is not ours."""
-    row = {"b_id": upload, "b_origin": session.origin, "owner": NOBODY, "now": session.now}
-    session.connection.execute(_OWNED_BY, row)
+    row = {"b_id": upload, "b_origin": session.origin, "now": session.now}
+    session.connection.execute(_RELEASE, row)
 
 
-def claimable(connection: Connection, origin: str, size: int, crc32: int) -> Sequence[UploadRecord]:
-    """Uploads without a living owner whose part 1 has this size and CRC-32, the one with most parts first."""
-    return _dead(connection, connection.execute(_ALIKE, {"own": origin, "size": size, "crc32": crc32}).all())
+def claimable(connection: Connection, origin: str, beginning: Beginning) -> Sequence[UploadRecord]:
+    """Uploads without a living owner that begin so, the one with most parts first."""
+    values: dict[str, Any] = {"own": origin, "size": beginning.size, "crc32": beginning.crc32}
+    alike: Select[Any] = _LIKE_NEW
+    if beginning.source is not None:
+        alike = _LIKE_EDIT
+        values |= {"number": beginning.number, "source": beginning.source}
+    return _dead(connection, connection.execute(alike, values).all())
 
 
-def claim(session: Session, size: int, crc32: int) -> UploadRecord | None:
-    """The first of these is ours from now on."""
+def claim(session: Session, beginning: Beginning, target: str) -> UploadRecord | None:
+    """The first of these is ours from now on, and for `target`."""
     gateways.refresh(session)
-    for found in claimable(session.connection, session.origin, size, crc32):
-        row = {"b_id": found.upload_id, "b_origin": found.origin, "owner": session.origin, "now": session.now}
-        session.connection.execute(_OWNED_BY, row)
-        return replace(found, origin=session.origin, parts=_parts(session.connection, found.upload_id))
+    for found in claimable(session.connection, session.origin, beginning):
+        row = {"b_id": found.upload_id, "b_origin": found.origin, "owner": session.origin, "b_target": target}
+        session.connection.execute(_CLAIM, {**row, "now": session.now})
+        parts = _parts(session.connection, found.upload_id)
+        return replace(found, origin=session.origin, target=target, parts=parts)
     return None
 
 
@@ -119,7 +137,7 @@ def expired(connection: Connection, origin: str, before_ns: int) -> Sequence[Upl
 def expire(session: Session, record: UploadRecord) -> bool:
     """Drop one of these; False if somebody has claimed it in the meantime."""
     row = {"b_id": record.upload_id, "b_origin": record.origin}
-    return bool(session.connection.execute(_FINISH, row).rowcount)
+    return bool(session.connection.execute(_DROP, row).rowcount)
 
 
 def records(connection: Connection) -> Sequence[UploadRecord]:
@@ -144,7 +162,8 @@ def _parts(connection: Connection, upload: UploadId) -> Sequence[Part]:
 
 
 def _part_of(row: Row[Any]) -> Part:
-    return Part(row.number, row.size, row.etag, row.crc32)
+    source = None if row.source is None else CopySource(ObjectKey(row.source), row.source_offset)
+    return Part(row.number, row.size, row.etag, row.crc32, source)
 
 
 def _record(row: Row[Any], parts: Sequence[Part] = ()) -> UploadRecord:

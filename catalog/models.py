@@ -150,7 +150,8 @@ _failed = previews.c.state == "placeholder"
 Index("previews_failed", previews.c.made_ns, sqlite_where=_failed, postgresql_where=_failed)
 
 # The journal of multipart uploads: what is stored but not named yet. `origin` is the gateway that sends it ("": nobody any more),
-# `target` says in words for whom, `active_ns` when the last part was noted or the upload changed hands.
+# `target` says for whom, `active_ns` when the last part was noted or the upload changed hands. Parts that the server has copied
+# have their `source`, the key of an object, and the offset in it.
 uploads = Table(
     "uploads",
     metadata,
@@ -174,8 +175,12 @@ upload_parts = Table(
     Column("size", BigInteger, nullable=False),
     Column("etag", String(255), nullable=False),
     Column("crc32", BigInteger, nullable=False),
+    Column("source", String(255)),
+    Column("source_offset", BigInteger),
     Index("upload_parts_by_checksum", "crc32", "size"),
 )
+_copied = upload_parts.c.source.is_not(None)
+Index("upload_parts_by_source", upload_parts.c.source, sqlite_where=_copied, postgresql_where=_copied)
 
 # Open catalogs, one per gateway: which process of which machine it is, and when it last said so. `born` is when the process
 # started, in clock ticks since the machine did (field 22 of proc_pid_stat(5)), because pids are used again.

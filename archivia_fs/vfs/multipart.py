@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
-from typing import Concatenate, ParamSpec
+from typing import ParamSpec
 
 from archivia_fs.errors import FsError, StoreUnavailable
-from archivia_fs.types import ObjectKey, Part, UploadId
+from archivia_fs.types import Beginning, CopySource, ObjectKey, Part, UploadId
 from archivia_fs.vfs import resume
 from archivia_fs.vfs.buffers import PartBuffer
 from archivia_fs.vfs.resume import Opened
@@ -58,7 +58,7 @@ class MultipartUpload:
         self._transfers = transfers
         self._target = target
         self._source = source
-        self._opened: Future[Opened] = Future()
+        self._opened: Future[Opened] | None = None
         self._tasks: list[Future[Sent]] = []
         self._copies: list[tuple[int, int, int]] = []
         self._copied = False
@@ -83,14 +83,12 @@ class MultipartUpload:
     def send(self, number: int, buffer: PartBuffer, claimed: int, start: int, fresh: Sequence[tuple[int, int]]) -> None:
         """Hand over a part that begins at byte `start` of the file; its memory, and `claimed` bytes of the budget, are free when it
         is sent."""
-        self._flush_copies()
+        self._begin(number, buffer.view())
         self._submit(self._send, number, buffer, claimed, start, fresh)
 
     def compose(self, number: int, source: ObjectKey, size: int, crc32: int, fresh: Sequence[Segment]) -> None:
         """A part from a complete object; blocks until the server has copied it. Raises StoreError."""
-        self._flush_copies()
-        if not self._tasks:
-            self._open(None)
+        self._begin()
         opened = self._await_opened()
         etag = self._transfers.store.copy_part(opened.key, opened.upload_id, number, source, 0, size)
         part = Part(number, size, etag, crc32)
@@ -107,7 +105,7 @@ class MultipartUpload:
 
     def complete(self) -> Completed:
         """Wait for all parts and make the object. Raises StoreError."""
-        self._flush_copies()
+        self._begin()
         sent = []
         for task in self._tasks:
             try:
@@ -127,8 +125,8 @@ class MultipartUpload:
         if opened is None:
             return
         try:
-            self._transfers.store.abort_upload(opened.key, opened.upload_id)
-            self._transfers.journal.drop_upload(opened.upload_id)
+            if self._transfers.journal.drop_upload(opened.upload_id):  # else somebody goes on with it
+                self._transfers.store.abort_upload(opened.key, opened.upload_id)
         except FsError as error:
             log.warning("The upload for %s is left to gc: %s", self._target, error)
 
@@ -145,12 +143,10 @@ class MultipartUpload:
     # --- in the workers ------------------------------------------------------------------------------------------
 
     def _send(
-        self, opens: bool, number: int, buffer: PartBuffer, claimed: int, start: int, fresh: Sequence[tuple[int, int]]
+        self, number: int, buffer: PartBuffer, claimed: int, start: int, fresh: Sequence[tuple[int, int]]
     ) -> Sent:
         try:
             body = buffer.view()
-            if opens:
-                self._open(body)
             if self._turn_of(number):
                 self._sha.update(body)
                 self._hashed_up_to(number)
@@ -168,25 +164,37 @@ class MultipartUpload:
             buffer.free()
             self._transfers.write_budget.release(claimed)
 
-    def _copy(self, opens: bool, number: int, offset: int, size: int) -> Sent:
+    def _copy(self, number: int, offset: int, size: int) -> Sent:
         assert self._source is not None
         try:
-            if opens:
-                self._open(None)
             opened = self._await_opened()
-            etag = self._transfers.store.copy_part(opened.key, opened.upload_id, number, self._source, offset, size)
-            return Sent(Part(number, size, etag, 0))
+            self._check_going_on()
+            source = CopySource(self._source, offset)
+            part = opened.holds_copy(number, source, size)
+            if part is None:
+                etag = self._transfers.store.copy_part(
+                    opened.key, opened.upload_id, number, source.key, source.offset, size
+                )
+                part = Part(number, size, etag, 0, source)
+                self._transfers.journal.record_part(opened.upload_id, part)
+            return Sent(part)
         except BaseException as error:
             self._fail(error)
             raise
 
-    def _open(self, first: memoryview | None) -> None:
+    def _open(self, number: int, first: memoryview | None) -> Opened:
+        """`first`: the first part that is sent, by which an interrupted upload is known again."""
         store, journal = self._transfers.store, self._transfers.journal
         try:
-            found = None if first is None or self._copied else resume.resume(store, journal, first)
-            self._opened.set_result(found or resume.begin(store, journal, self.key, self._target))
+            self._check_going_on()
+            found = None
+            if first is not None:
+                source = self._source if number > 1 else None
+                beginning = Beginning(number, first.nbytes, zlib.crc32(first), source)
+                found = resume.resume(store, journal, beginning, self._target)
+            return found or resume.begin(store, journal, self.key, self._target)
         except BaseException as error:
-            self._opened.set_exception(error)
+            self._fail(error)
             raise
 
     def _turn_of(self, number: int) -> bool:
@@ -196,11 +204,14 @@ class MultipartUpload:
             self._turn.wait_for(
                 lambda: self._given_up or self._copied or self.failure is not None or self._hashed >= number - 1
             )
-            if self.failure is not None:
-                raise self.failure
-            if self._given_up:
-                raise StoreUnavailable("This upload was given up.")
+            self._check_going_on()
             return not self._copied
+
+    def _check_going_on(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+        if self._given_up:
+            raise StoreUnavailable("This upload was given up.")
 
     def _fail(self, error: BaseException) -> None:
         """The first failure is the one to tell; parts that wait for their turn need not wait any longer."""
@@ -215,19 +226,19 @@ class MultipartUpload:
 
     # --- inside --------------------------------------------------------------------------------------------------
 
-    def _flush_copies(self) -> None:
+    def _begin(self, number: int = 0, first: memoryview | None = None) -> None:
+        """Open the upload, if it is not, by what is sent first; then ask for the copies that were held back."""
+        if self._opened is None:
+            self._opened = self._transfers.uploads.submit(self._open, number, first)  # before those who wait for it
         copies, self._copies = self._copies, []
         for number, offset, size in copies:
             self._submit(self._copy, number, offset, size)
 
-    def _submit(self, call: Callable[Concatenate[bool, P], Sent], *args: P.args, **kwargs: P.kwargs) -> None:
-        opens = not self._tasks
-        task = self._transfers.uploads.submit(call, opens, *args, **kwargs)
-        if opens:
-            task.add_done_callback(lambda done: self._opened.cancel() if done.cancelled() else None)
-        self._tasks.append(task)
+    def _submit(self, call: Callable[P, Sent], *args: P.args, **kwargs: P.kwargs) -> None:
+        self._tasks.append(self._transfers.uploads.submit(call, *args, **kwargs))
 
     def _await_opened(self) -> Opened:
+        assert self._opened is not None
         try:
             return self._opened.result(PART_TIMEOUT)
         except FutureTimeout:
@@ -238,7 +249,11 @@ class MultipartUpload:
         with self._turn:
             self._given_up = True
             self._turn.notify_all()
+        opened = self._opened
+        if opened is None:
+            return None
+        wait([opened], timeout=PART_TIMEOUT)
         wait(self._tasks, timeout=PART_TIMEOUT)
         self._tasks, self._copies = [], []
-        done = self._opened.done() and not self._opened.cancelled() and self._opened.exception() is None
-        return self._opened.result() if done else None
+        done = opened.done() and not opened.cancelled() and opened.exception() is None
+        return opened.result() if done else None

@@ -51,15 +51,16 @@ class UploadPlan:
     def part_size(self, number: int, size_hint: int | None = None) -> int:
         """Size in bytes of part `number` (from 1); only the last part of a file may be smaller.
 
-        A `size_hint` (bytes the writer announced and will not exceed) makes all parts even and just big enough, where
-        such parts can be buffered. Raises ValueError outside 1..10,000.
+        A `size_hint` (bytes the writer announced and will not exceed) keeps all parts such that they can be buffered, where that is
+        enough. Up to 242 GiB they are as those of a file whose size nobody knows, as far as these are buffered, so one door can
+        go on where another was interrupted. Raises ValueError outside 1..10,000.
         """
         if not 1 <= number <= PARTS_MAX:
             raise ValueError(f"part {number} is outside 1..{PARTS_MAX}")
-        if size_hint is not None and size_hint <= PARTS_MAX * self.buffered_max:
-            even = -(-size_hint // PARTS_MAX)
-            return max(self.first_part, min(self.buffered_max, -(-even // MIB) * MIB))
-        return next(size for last, size in self.schedule if number <= last)
+        scheduled = next(size for last, size in self.schedule if number <= last)
+        if size_hint is None or size_hint > PARTS_MAX * self.buffered_max:
+            return scheduled
+        return min(scheduled, self.buffered_max) if size_hint <= self._buffered else self.buffered_max
 
     def capacity(self, size_hint: int | None = None) -> int:
         """How many bytes 10,000 parts hold: at least 5 TiB by the default schedule, or at least the hint."""
@@ -67,9 +68,17 @@ class UploadPlan:
 
     def scheduled(self, number: int) -> int:
         """Bytes that the first `number` parts hold by the schedule."""
+        return self._sum(number, SIZE_MAX)
+
+    @property
+    def _buffered(self) -> int:
+        """Bytes that 10,000 parts hold, none larger than can be buffered."""
+        return self._sum(PARTS_MAX, self.buffered_max)
+
+    def _sum(self, number: int, largest: int) -> int:
         total = before = 0
         for last, size in self.schedule:
-            total += max(0, min(number, last) - before) * size
+            total += max(0, min(number, last) - before) * min(size, largest)
             before = last
         return total
 

@@ -169,8 +169,8 @@ class Uploader:
     def discard(self) -> None:
         """After finish: delete the object again, as nothing will name it. Never raises: gc finds what is left."""
         try:
-            if self._upload_id is not None:
-                self._transfers.journal.drop_upload(self._upload_id)
+            if self._upload_id is not None and not self._transfers.journal.drop_upload(self._upload_id):
+                return  # somebody has taken it over, and may have named the object
             if self._named is not None:
                 self._transfers.store.delete(self._named)
         except FsError as error:

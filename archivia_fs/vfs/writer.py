@@ -274,7 +274,7 @@ class Writer:
                         spill.pread_into(at, buffer)
                     joined.append_all(buffer)
         except BaseException:
-            joined.abort()
+            joined.suspend()
             raise
         return joined
 

@@ -277,7 +277,8 @@ def test_what_maintenance_looks_for_has_an_index(tmp_path: Path) -> None:
         (select(upkeep.revisions).where(PENDING, upkeep.revisions.c.id > bindparam("a")), "revisions_pending"),
         (upkeep._RELEASED, "revisions_released"),
         (upkeep._LIVING, "revisions_by_object"),
-        (journal._ALIKE, "upload_parts_by_checksum"),
+        (journal._LIKE_NEW, "upload_parts_by_checksum"),
+        (journal._LIKE_EDIT, "upload_parts_by_source"),
     ):
         query = statement.compile(dialect=dialect(paramstyle="named"))
         plan = database.execute(f"EXPLAIN QUERY PLAN {query}", dict.fromkeys(query.params, 1))

@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 from archivia_fs.errors import CatalogError, CatalogTooNew
-from archivia_fs.types import Part
+from archivia_fs.types import Beginning, Part
 from catalog import schema
 from catalog.catalog import Catalog
 from catalog.models import metadata
@@ -68,7 +68,7 @@ def test_a_catalog_of_the_first_version_is_migrated_with_what_is_in_it(url: str)
         assert catalog.expired_uploads(1000) == []
         assert [each.id for each in catalog.pending_revisions()] == ["r", "s"]
         assert [each.key for each in catalog.objects_in_use()] == ["objects-", "objects/r"]
-        claimed = catalog.claim_upload(5, 6)
+        claimed = catalog.claim_upload(Beginning(1, 5, 6), "y")
         assert claimed is not None
         assert claimed.parts == (Part(1, 5, "e", 6),)
         assert file(catalog, "a")

@@ -14,13 +14,17 @@ from pathlib import Path
 import pytest
 
 from archivia_fs.errors import CatalogError, NotFound
-from archivia_fs.types import ObjectKey, Part, UploadId, UploadRecord
+from archivia_fs.types import Beginning, CopySource, ObjectKey, Part, UploadId, UploadRecord
 from catalog import gateways
 from catalog.catalog import Catalog
 from tests.catalog.helpers import FILE, D, file, query, revision, sql, together
 
 ROOT = Path(__file__).parents[2]
 PART = Part(1, 8 << 20, "e1", 0xDEADBEEF)
+TARGET = "inode 7"
+BASE = ObjectKey("objects/base")
+COPIES = [Part(1, 9, "c1", 0, CopySource(BASE, 0)), Part(2, 9, "c2", 0, CopySource(BASE, 9))]
+TAIL = Part(3, 8 << 20, "e3", 0xDEADBEEF)
 
 WRITER = """
 import sys
@@ -56,7 +60,7 @@ def begin(catalog: Catalog, name: str, *parts: Part) -> None:
 
 
 def claim(catalog: Catalog) -> UploadRecord | None:
-    return catalog.claim_upload(PART.size, PART.crc32)
+    return catalog.claim_upload(Beginning(1, PART.size, PART.crc32), TARGET)
 
 
 def test_only_a_dead_gateways_upload_is_claimed(catalog: Catalog, url: str) -> None:
@@ -71,7 +75,8 @@ def test_only_a_dead_gateways_upload_is_claimed(catalog: Catalog, url: str) -> N
             assert time.monotonic() < deadline
         assert child.returncode is None, "a dead process that nobody has reaped yet counts as gone"
     assert found.parts == (PART, Part(2, 8 << 20, "e2", 2))
-    assert (found.upload_id, found.key, found.target) == ("u", "objects/u", "/Documents/archive/a.dng")
+    assert (found.upload_id, found.key, found.target) == ("u", "objects/u", TARGET)
+    assert catalog.uploads()[0].target == TARGET, "it is for whoever goes on with it"
     assert found.origin == catalog.origin != origin
     assert claim(catalog) is None, "it is ours now"
     catalog.record_part(UploadId("u"), Part(3, 5, "e3", 3))
@@ -119,6 +124,7 @@ def test_nobody_releases_what_is_not_his(catalog: Catalog, url: str) -> None:
         Part(1, PART.size - 1, "e", PART.crc32),
         Part(1, PART.size, "e", PART.crc32 - 1),
         Part(2, PART.size, "e", PART.crc32),
+        Part(1, PART.size, "e", PART.crc32, CopySource(BASE, 0)),
     ],
 )
 def test_another_first_part_is_another_upload(catalog: Catalog, part: Part) -> None:
@@ -135,6 +141,49 @@ def test_the_one_with_most_parts_goes_on(catalog: Catalog) -> None:
     assert [None if c is None else (c.upload_id, len(c.parts)) for c in claimed] == [
         ("many", 4), ("some", 3), ("few", 1), None,
     ]  # fmt: skip
+
+
+def claim_edit(catalog: Catalog, tail: Part = TAIL, base: str = BASE) -> UploadRecord | None:
+    return catalog.claim_upload(Beginning(tail.number, tail.size, tail.crc32, ObjectKey(base)), TARGET)
+
+
+def test_an_edit_is_claimed_by_its_base_and_its_first_new_part(catalog: Catalog) -> None:
+    begin(catalog, "u", *COPIES, TAIL, Part(4, 5, "e4", 4))
+    assert claim_edit(catalog) is None, "it is still ours"
+    catalog.release_upload(UploadId("u"))
+    others = Part(3, TAIL.size - 1, "e", TAIL.crc32), Part(3, TAIL.size, "e", 1), Part(2, TAIL.size, "e", TAIL.crc32)
+    assert [claim_edit(catalog, other) for other in others] == [None, None, None]
+    assert claim_edit(catalog, base="objects/other") is None
+    assert catalog.claim_upload(Beginning(1, TAIL.size, TAIL.crc32), TARGET) is None, "a new file has no base"
+    found = claim_edit(catalog)
+    assert found is not None
+    assert found.parts == (*COPIES, TAIL, Part(4, 5, "e4", 4))
+    assert claim_edit(catalog) is None
+
+
+def test_an_edit_that_has_only_copied_is_of_use_to_the_next(catalog: Catalog) -> None:
+    begin(catalog, "copies", *COPIES)
+    begin(catalog, "more copies", *COPIES, Part(3, 9, "c3", 0, CopySource(BASE, 18)))
+    begin(catalog, "the same", COPIES[0], TAIL)
+    begin(catalog, "another", *COPIES, Part(3, 7, "e", 7))
+    for record in catalog.uploads():
+        catalog.release_upload(record.upload_id)
+    claimed = [claim_edit(catalog) for _ in range(4)]
+    assert [None if c is None else c.upload_id for c in claimed] == ["the same", "more copies", "copies", None]
+
+
+def test_what_is_not_ours_any_more_is_not_dropped(catalog: Catalog, url: str) -> None:
+    begin(catalog, "u", PART)
+    catalog.release_upload(UploadId("u"))
+    other = Catalog.open(url)
+    try:
+        assert claim(other) is not None
+        assert not catalog.drop_upload(UploadId("u"))
+        assert [record.origin for record in catalog.uploads()] == [other.origin]
+        assert other.drop_upload(UploadId("u"))
+        assert not other.drop_upload(UploadId("u"))
+    finally:
+        other.close()
 
 
 def test_an_upload_is_claimed_once(url: str) -> None:

@@ -85,6 +85,13 @@ def test_parts_are_legal_and_reach_5_tib() -> None:
         number = chance.randrange(1, PARTS_MAX + 1)
         assert PART_SIZE_MIN <= plan.part_size(number, hint) <= PART_SIZE_MAX
         assert plan.capacity(hint) >= hint
+    for _ in range(3000):
+        hint = int(10 ** chance.uniform(0, 12.7))
+        number = chance.randrange(1, 6001)
+        if hint <= 242 * 2**30:  # a size that is known changes no part that could be buffered without
+            assert plan.part_size(number, hint) == plan.part_size(number)
+        if hint <= PARTS_MAX * plan.buffered_max:
+            assert plan.part_size(number + 4000, hint) <= plan.buffered_max
     for outside in (0, PARTS_MAX + 1):
         with pytest.raises(ValueError, match="outside"):
             plan.part_size(outside)

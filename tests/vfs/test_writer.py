@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from archivia_fs.store.memory import MemoryStore
-from archivia_fs.types import ObjectKey, Part, Revision, UploadId, UploadRecord
+from archivia_fs.types import Beginning, ObjectKey, Part, Revision, UploadId, UploadRecord
 from archivia_fs.vfs.reader import RevisionContent
 from archivia_fs.vfs.transfers import Transfers
 from archivia_fs.vfs.upload_plan import UploadPlan
@@ -37,10 +37,10 @@ class ListJournal:
     def record_part(self, upload_id: UploadId, part: Part) -> None:
         self.open[upload_id].append(part)
 
-    def drop_upload(self, upload_id: UploadId) -> None:
-        self.open.pop(upload_id, None)
+    def drop_upload(self, upload_id: UploadId) -> bool:
+        return self.open.pop(upload_id, None) is not None
 
-    def claim_upload(self, size: int, crc32: int) -> UploadRecord | None:
+    def claim_upload(self, beginning: Beginning, target: str) -> UploadRecord | None:
         return None
 
     def release_upload(self, upload_id: UploadId) -> None:

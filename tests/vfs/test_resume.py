@@ -1,0 +1,312 @@
+"""Uploads that survive, in the core: whatever was interrupted, of new files, edits and appends, only what is missing is sent."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from typing_extensions import Buffer
+
+from archivia_fs.errors import StoreError, StoreRejected, StoreUnavailable
+from archivia_fs.store.base import PARTS_MAX, ObjectStore
+from archivia_fs.store.faults import Fault, Kind
+from archivia_fs.store.forward import ForwardingStore
+from archivia_fs.types import ObjectKey, OpenFlags, Part, UploadId
+from archivia_fs.vfs.handle import target_of
+from archivia_fs.vfs.upload_plan import UploadPlan
+from tests.vfs.conftest import ADMIN, KIB, Core, Make
+
+PLAN = UploadPlan(
+    schedule=((20, 4 * KIB), (10_000, 8 * KIB)), buffered_max=8 * KIB, part_min=1 * KIB, copy_max=16 * KIB
+)
+BASE = random.Random(1).randbytes(61 * KIB + 100)
+TAIL = random.Random(2).randbytes(80 * KIB)
+FOREVER = 1_000_000
+WRITE = OpenFlags.READ | OpenFlags.WRITE
+
+
+class Wire(ForwardingStore):
+    """Numbers of the parts that were sent and copied. From number `limit` on they fail, when all before are stored."""
+
+    def __init__(self, inner: ObjectStore) -> None:
+        super().__init__(inner)
+        self.sent: list[int] = []
+        self.copied: list[int] = []
+        self.limit = PARTS_MAX + 1
+
+    def upload_part(self, key: ObjectKey, upload_id: UploadId, number: int, body: Buffer, crc32: int) -> Part:
+        self._check(number)
+        part = super().upload_part(key, upload_id, number, body, crc32)
+        self.sent.append(number)
+        return part
+
+    def copy_part(
+        self, key: ObjectKey, upload_id: UploadId, number: int, source: ObjectKey, offset: int, size: int
+    ) -> str:
+        etag = super().copy_part(key, upload_id, number, source, offset, size)
+        self.copied.append(number)
+        return etag
+
+    def _check(self, number: int) -> None:
+        if number >= self.limit:
+            while len(self.sent) + len(self.copied) < self.limit - 1:
+                time.sleep(0.001)  # pytest's timeout bounds it
+            raise StoreUnavailable("The store went away.")
+
+    def moved(self) -> tuple[int, int]:
+        """How many parts were sent and copied since this was last asked."""
+        counts = len(self.sent), len(self.copied)
+        self.sent.clear()
+        self.copied.clear()
+        return counts
+
+
+@dataclass
+class Bench:
+    """A core whose gateway can be lost and another started."""
+
+    make: Callable[[], tuple[Core, Wire]]
+
+    def __post_init__(self) -> None:
+        self.core, self.wire = self.make()
+
+    def another_gateway(self) -> None:
+        """This one dies: nobody releases its uploads, and whoever looks at its row sees that it is gone."""
+        self.core.catalog.close()
+        self.core, self.wire = self.make()
+
+    def write(self, name: str, offset: int, data: bytes, flags: OpenFlags = WRITE) -> None:
+        _, handle = self.core.vfs.create(ADMIN, self.core.home, name, 0o644, flags, exclusive=False)
+        try:
+            for at in range(0, len(data), 3 * KIB):
+                handle.pwrite(offset + at, data[at : at + 3 * KIB])
+            handle.flush()
+        finally:
+            handle.release()
+
+    def read(self, name: str) -> bytes:
+        return self.core.read(self.core.vfs.lookup(ADMIN, self.core.home, name).ino)
+
+    def break_off(self, number: int, write: Callable[[], None]) -> None:
+        """`write` ends because part `number` cannot be stored."""
+        self.wire.moved()
+        self.wire.limit = number
+        with pytest.raises(StoreUnavailable):
+            write()
+        self.wire.limit = PARTS_MAX + 1
+
+    def refuse_to_list(self, error: StoreError) -> None:
+        self.core.faults.inject(Fault(Kind.FAIL, "list_parts", times=FOREVER, error=error))
+
+
+@pytest.fixture
+def bench(make_core: Make) -> Bench:
+    def make() -> tuple[Core, Wire]:
+        wires: list[Wire] = []
+
+        def counting(store: ObjectStore) -> ObjectStore:
+            wires.append(Wire(store))
+            return wires[0]
+
+        core = make_core(plan=PLAN, wrap=counting)
+        return core, wires[0]
+
+    return Bench(make)
+
+
+def test_a_new_file_goes_on_where_it_was(bench: Bench) -> None:
+    bench.break_off(13, lambda: bench.write("a", 0, TAIL))
+    assert bench.wire.moved() == (12, 0)
+    bench.another_gateway()
+    bench.write("b", 0, TAIL)
+    assert bench.wire.moved() == (20 - 12, 0)
+    assert bench.read("b") == TAIL
+    assert bench.core.catalog.uploads() == []
+
+
+@pytest.mark.parametrize("same_gateway", [True, False])
+def test_an_append_goes_on_where_it_was(bench: Bench, same_gateway: bool) -> None:
+    """What `rsync --append-verify` does after its first try broke off: the base is not copied again, nor sent what is stored."""
+    bench.write("a", 0, BASE)
+    bench.break_off(14, lambda: bench.write("a", len(BASE), TAIL))
+    assert bench.wire.moved() == (9, 4)
+    assert bench.read("a") == BASE
+    if not same_gateway:
+        bench.another_gateway()
+    bench.write("a", len(BASE), TAIL)
+    sent, copied = bench.wire.moved()
+    assert copied == 0
+    assert sent == 18 - 9  # 16 parts of 4 KiB after 4 copies, then 2 of 8 KiB
+    assert bench.read("a") == BASE + TAIL
+    assert bench.core.catalog.uploads() == []
+    assert list(bench.core.memory.list_uploads("")) == []
+    assert len(list(bench.core.memory.list("objects/"))) == 2  # the old one is left to gc
+
+
+def test_an_edit_in_the_middle_goes_on_where_it_was(bench: Bench) -> None:
+    bench.write("a", 0, TAIL)
+    bench.break_off(8, lambda: bench.write("a", 20 * KIB, BASE[: 40 * KIB]))
+    assert len(bench.wire.sent) == 5
+    before = set(bench.wire.copied)
+    assert before >= {1, 2}
+    bench.another_gateway()
+    bench.write("a", 20 * KIB, BASE[: 40 * KIB])
+    assert sorted(bench.wire.sent) == [8, 9, 10, 11, 12]
+    assert set(bench.wire.copied) == {1, 2, 13, 14} - before
+    assert bench.read("a") == TAIL[: 20 * KIB] + BASE[: 40 * KIB] + TAIL[60 * KIB :]
+
+
+def test_an_edit_out_of_order_goes_on_where_it_was(bench: Bench) -> None:
+    """Joined with the old bytes when the file is closed."""
+
+    def edit() -> None:
+        handle = bench.core.vfs.open(ADMIN, bench.core.vfs.lookup(ADMIN, bench.core.home, "a").ino, WRITE)
+        try:
+            for at in reversed(range(20 * KIB, 60 * KIB, 2 * KIB)):
+                handle.pwrite(at, BASE[at : at + 2 * KIB])
+            handle.flush()
+        finally:
+            handle.release()
+
+    bench.write("a", 0, TAIL)
+    bench.break_off(8, edit)
+    assert len(bench.wire.sent) == 5
+    bench.another_gateway()
+    edit()
+    assert sorted(bench.wire.sent) == [8, 9, 10, 11, 12]
+    assert bench.read("a") == TAIL[: 20 * KIB] + BASE[20 * KIB : 60 * KIB] + TAIL[60 * KIB :]
+
+
+def test_copies_alone_are_of_use(bench: Bench) -> None:
+    bench.write("a", 0, BASE)
+    bench.break_off(5, lambda: bench.write("a", len(BASE), TAIL))
+    assert bench.wire.moved() == (0, 4)
+    bench.another_gateway()
+    bench.write("a", len(BASE), TAIL[::-1])
+    assert bench.wire.moved()[1] == 0
+    assert bench.read("a") == BASE + TAIL[::-1]
+
+
+def test_copies_of_other_bytes_are_not_taken(bench: Bench) -> None:
+    """The file was replaced between the two appends by one of the same size."""
+    bench.write("a", 0, BASE)
+    bench.break_off(14, lambda: bench.write("a", len(BASE), TAIL))
+    bench.another_gateway()
+    bench.write("a", 0, BASE[::-1], WRITE | OpenFlags.TRUNCATE)
+    bench.wire.moved()
+    bench.write("a", len(BASE), TAIL)
+    assert bench.wire.moved() == (18, 4)
+    assert bench.read("a") == BASE[::-1] + TAIL
+
+
+def test_a_copy_that_the_store_lists_otherwise_is_made_again(bench: Bench) -> None:
+    bench.write("a", 0, BASE)
+    bench.break_off(14, lambda: bench.write("a", len(BASE), TAIL))
+    record = bench.core.catalog.uploads()[0]
+    assert [part.source is not None for part in record.parts[:5]] == [True] * 4 + [False]
+    bench.core.memory._uploads[record.upload_id].parts[2] = b"damaged"
+    bench.core.memory._uploads[record.upload_id].parts[6] = b"damaged"
+    bench.another_gateway()
+    bench.write("a", len(BASE), TAIL)
+    assert bench.wire.copied == [2]
+    assert len(bench.wire.sent) == 18 - 9 + 1
+    assert bench.read("a") == BASE + TAIL
+
+
+@pytest.mark.parametrize("door", ["put with a size", "put without", "open file"])
+@pytest.mark.parametrize("other", ["put with a size", "put without", "open file"])
+def test_another_door_goes_on(bench: Bench, door: str, other: str) -> None:
+    """[D13] What a dead gateway had stored is taken over by whoever sends the same bytes again, through any door."""
+    data = TAIL * 3  # parts of both sizes of the plan
+
+    def send(how: str) -> None:
+        if how == "open file":
+            bench.write("a", 0, data)
+            return
+        hint = len(data) if how == "put with a size" else None
+        put = bench.core.vfs.put(ADMIN, bench.core.home, "a", size_hint=hint)
+        try:
+            for at in range(0, len(data), 3 * KIB):
+                put.write(data[at : at + 3 * KIB])
+            put.commit()
+        finally:
+            put.abort()
+
+    bench.break_off(31, lambda: send(door))
+    assert bench.wire.moved() == (30, 0)
+    bench.another_gateway()
+    send(other)
+    assert bench.wire.moved() == (40 - 30, 0)
+    assert bench.read("a") == data
+
+
+def test_a_store_that_cannot_list_parts_just_now_is_no_lost_upload(bench: Bench) -> None:
+    bench.break_off(13, lambda: bench.write("a", 0, TAIL))
+    bench.another_gateway()
+    bench.refuse_to_list(StoreUnavailable("Not now."))
+    with pytest.raises(StoreUnavailable):
+        bench.write("a", 0, TAIL)
+    bench.core.faults.heal()
+    assert bench.wire.moved() == (0, 0)
+    bench.write("a", 0, TAIL)
+    assert bench.wire.moved() == (20 - 12, 0)
+
+
+def test_a_store_that_lists_no_parts_gets_them_again(bench: Bench) -> None:
+    """A key that may write but not list: nothing can be resumed with it, and nothing is refused for that."""
+    bench.break_off(13, lambda: bench.write("a", 0, TAIL))
+    bench.another_gateway()
+    bench.refuse_to_list(StoreRejected("You may not list parts."))
+    bench.write("a", 0, TAIL)
+    assert bench.wire.moved() == (20, 0)
+    assert bench.read("a") == TAIL
+    assert [record.origin for record in bench.core.catalog.uploads()] == [""], "another gateway may have the right"
+
+
+def test_what_is_gone_at_the_store_is_passed_over(bench: Bench) -> None:
+    bench.break_off(13, lambda: bench.write("a", 0, TAIL))
+    record = bench.core.catalog.uploads()[0]
+    bench.core.memory.abort_upload(record.key, record.upload_id)
+    bench.another_gateway()
+    bench.wire.moved()
+    bench.write("a", 0, TAIL)
+    assert bench.read("a") == TAIL
+    assert bench.core.catalog.uploads() == []
+
+
+def test_who_goes_on_with_an_upload_is_told_as_its_target(bench: Bench) -> None:
+    bench.break_off(13, lambda: bench.write("a", 0, TAIL))
+    bench.another_gateway()
+    bench.wire.sent[:] = range(12)  # these are there
+    bench.wire.limit = 16
+    with pytest.raises(StoreUnavailable):
+        bench.write("b", 0, TAIL)
+    record = bench.core.catalog.uploads()[0]
+    assert record.target == target_of(bench.core.vfs.lookup(ADMIN, bench.core.home, "b").ino)
+    assert len(record.parts) == 15
+
+
+def test_an_upload_that_others_go_on_with_is_not_aborted(bench: Bench) -> None:
+    """A gateway that was frozen for long wakes up and gives up what another one has claimed meanwhile."""
+    _, handle = bench.core.vfs.create(ADMIN, bench.core.home, "a", 0o644, WRITE)
+    for at in range(0, 48 * KIB, 3 * KIB):
+        handle.pwrite(at, TAIL[at : at + 3 * KIB])
+    while not (record := bench.core.catalog.uploads()) or len(record[0].parts) < 12:
+        pass  # pytest's timeout bounds it
+    frozen = bench.core
+    frozen.catalog.release_upload(record[0].upload_id)  # as if it had been taken for dead
+    bench.core, bench.wire = bench.make()
+    put = bench.core.vfs.put(ADMIN, bench.core.home, "b")
+    put.write(TAIL[: 60 * KIB])
+    while len(bench.core.catalog.uploads()[0].parts) < 15:
+        pass
+    handle.truncate(0)  # the frozen one drops what it had
+    handle.flush()
+    handle.release()
+    put.write(TAIL[60 * KIB :])
+    put.commit()
+    assert bench.wire.moved() == (20 - 12, 0)
+    assert bench.read("b") == TAIL
