@@ -29,7 +29,7 @@ from webdav.convert import Headers, fail, lock_path, reason, split_path, url_pat
 from webdav.locks import covering
 from webdav.properties import Update, Wanted, multistatus
 from webdav.provider import VfsProvider
-from webdav.resources import FOLDER_MODE, Environ, Folder, Node
+from webdav.resources import FOLDER_MODE, Environ, File, Folder, Node
 
 StartResponse = Callable[[str, Headers], Any]
 CHANGING = frozenset({"PUT", "MKCOL", "DELETE", "COPY", "MOVE", "PROPPATCH", "LOCK"})
@@ -147,6 +147,8 @@ class NameMethods(RequestServer):
         node = self._existing(environ)
         self._evaluate_if_headers(node, environ)
         self._may_write(node.path, environ)
+        if isinstance(node, File):
+            self._may_write(node.real_path, environ)
         update = Update(_xml_body(environ))
         if not update.refused:
             changes = update.changes

@@ -1,8 +1,8 @@
 """Resource objects: one drive entry each, as wsgidav's machinery (OPTIONS, LOCK, the HTML listing) wants to see it.
 
-Owns: which entries WebDAV shows. Folders and regular files; a relative symbolic link that leads to a regular file is shown as that
-file (removing or moving it means the link); other links, fifos, sockets and devices are hidden, and a name they hold
-cannot be written over. Used by: provider, methods, transfer. Threading: one request each.
+Owns: which entries WebDAV shows. Folders and regular files; a relative symbolic link that leads to a regular file of the archive is
+shown as that file, and written through (removing or moving it means the link); other links, fifos, sockets and devices are
+hidden, and a name they hold cannot be written over. Used by: provider, methods, transfer. Threading: one request each.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from wsgidav.dav_provider import DAVCollection, DAVNonCollection
 from archivia_fs.content import FileObject
 from archivia_fs.errors import FsError
 from archivia_fs.types import Caller, Stat
-from archivia_fs.vfs.vfs import Vfs
+from archivia_fs.vfs.vfs import DOCUMENTS, Vfs
 from webdav.convert import fail, href, lock_path, media_type
 from webdav.locks import discovery
 
 FOLDER_MODE = 0o755
 FILE_MODE = 0o644
+ARCHIVE = f"/{DOCUMENTS}/"
 MEMBERS_AT_ONCE = 100  # whose dead properties, up to 64 KiB each, are in memory
 
 Environ = dict[str, Any]
@@ -116,21 +117,22 @@ class Folder(Node, DAVCollection):
         """The resource for an entry of this folder, or None if it is not shown."""
         path = self.path + name
         if stat.is_symlink:
-            target = self._follow(path, stat.symlink or "")
-            return None if target is None else File(path, self.environ, self.vfs, self.caller, target)
+            return self._linked(path, stat.symlink or "")
         if stat.is_dir:
             return Folder(path, self.environ, self.vfs, self.caller, stat)
         return File(path, self.environ, self.vfs, self.caller, stat) if stat.is_file else None
 
-    def _follow(self, path: str, target: str) -> Stat | None:
-        """The regular file one relative link leads to. No chains and no folders: a walk over the drive always ends."""
-        if target.startswith("/"):
-            return None  # a path of whatever machine made the link
+    def _linked(self, path: str, target: str) -> File | None:
+        """The regular file one relative link leads to. No chains and no folders: a walk over the drive always ends. Nothing
+        computed: to list a folder waits for no preview."""
+        real = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+        if target.startswith("/") or not real.startswith(ARCHIVE):
+            return None  # a path of whatever machine made the link, or out of the archive
         try:
-            stat = self.vfs.resolve(self.caller, posixpath.normpath(posixpath.join(posixpath.dirname(path), target)))
+            stat = self.vfs.resolve(self.caller, real)
         except FsError:
             return None
-        return stat if stat.is_file else None
+        return File(path, self.environ, self.vfs, self.caller, stat, real) if stat.is_file else None
 
     def create_empty_resource(self, name: str) -> File:
         """For LOCK of an unmapped URL (RFC 4918 7.3). Raises FsError."""
@@ -143,11 +145,14 @@ class Folder(Node, DAVCollection):
 
 
 class File(Node, DAVNonCollection):
-    """A regular file."""
+    """A regular file. `real_path` is where it stands, if `path` is a link to it."""
 
-    def __init__(self, path: str, environ: Environ, vfs: Vfs, caller: Caller, stat: Stat) -> None:
+    def __init__(
+        self, path: str, environ: Environ, vfs: Vfs, caller: Caller, stat: Stat, real_path: str | None = None
+    ) -> None:
         super().__init__(path.rstrip("/"), environ)
         self.bind(vfs, caller, stat)
+        self.real_path = real_path or self.path
 
     def get_content_length(self) -> int:
         return self.stat.size

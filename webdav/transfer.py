@@ -77,11 +77,13 @@ class DriveServer(NameMethods):
         existing = self._provider.get_resource_inst(path, environ)
         if isinstance(existing, Folder):
             fail(HTTPStatus.METHOD_NOT_ALLOWED, f"{path!r} is a folder.")
-        folder, name = self._parent(path, environ)
+        real_path = existing.real_path if isinstance(existing, File) else path
+        folder, name = self._parent(real_path, environ)
         self._evaluate_if_headers(existing, environ)
         if existing is None:
             self._provider.refuse_hidden(folder, name)
             self._may_write(folder.path, environ)
+        self._may_write(path, environ)
         body: Body = environ["wsgi.input"]
         expected = _expected_size(environ)
         mtime_ns = oc_mtime(environ)
@@ -109,7 +111,7 @@ class DriveServer(NameMethods):
                     fail(HTTPStatus.BAD_REQUEST, f"{expected} bytes were announced, {received} came.")
                 if existing is not None and "HTTP_IF_MATCH" in environ:  # it may have changed during an hour of upload
                     self._evaluate_if_headers(self._provider.get_resource_inst(path, environ), environ)
-                self._may_write(path, environ)  # another gateway's clients may have locked it meanwhile
+                self._may_write(real_path, environ)  # another gateway's clients may have locked it meanwhile
                 stat, created = handle.commit()
             except Exists:
                 fail(HTTPStatus.PRECONDITION_FAILED, f"{path!r} came into being meanwhile.")

@@ -8,11 +8,16 @@ from urllib.parse import quote
 
 import pytest
 
-from archivia_fs.types import Caller
+from archivia_fs.types import ROOT_INODE, Caller
 from tests.webdav.conftest import Client
 from tests.webdav.toy import ToyVfs
 
 ME = Caller("alice", 0, 0)
+LOCK = b'<D:lockinfo xmlns:D="DAV:"><D:lockscope><D:exclusive/></D:lockscope><D:locktype><D:write/></D:locktype></D:lockinfo>'
+TITLE = (
+    b'<D:propertyupdate xmlns:D="DAV:" xmlns:dc="http://purl.org/dc/elements/1.1/"><D:set><D:prop>'
+    b"<dc:title>x</dc:title></D:prop></D:set></D:propertyupdate>"
+)
 
 
 def test_mkcol(dav: Client) -> None:
@@ -198,6 +203,37 @@ def test_links_and_special_files(dav: Client, vfs: ToyVfs) -> None:
         assert dav("COPY", "/Documents/file", Destination=f"/Documents/{name}").status == 405
     assert dav("DELETE", "/Documents/good").status == 204
     assert dav("GET", "/Documents/file").body == b"data"
+
+
+def test_a_link_is_written_through(dav: Client, vfs: ToyVfs) -> None:
+    dav("MKCOL", "/Documents/dir")
+    dav.put("/Documents/dir/file", b"data")
+    link = "/Documents/link"
+    vfs.symlink(ME, vfs.resolve(ME, "/Documents").ino, "link", "dir/file")
+    answer = dav("PUT", link, b"more")
+    assert answer.status == 204
+    got = dav("GET", "/Documents/dir/file")
+    assert (got.body, got.headers["ETag"]) == (b"more", answer.headers["ETag"])
+    assert vfs.resolve(ME, link).is_symlink
+    assert dav("PUT", link, b"x", If_Match='"other"').status == 412
+    # the locks of both names count
+    for locked in (link, "/Documents/dir/file"):
+        token = dav("LOCK", locked, LOCK).headers["Lock-Token"]
+        assert dav("PUT", link, b"x").status == 423
+        assert dav("PROPPATCH", link, TITLE).status == 423
+        assert dav("PUT", link, b"y", If=f"<{locked}> ({token})").status == 204
+        assert dav("UNLOCK", locked, Lock_Token=token).status == 204
+    assert dav("PROPPATCH", link, TITLE).status == 207
+    assert vfs.properties(vfs.resolve(ME, "/Documents/dir/file").ino) == {"user.dc.title": b"x"}
+
+
+def test_a_link_into_a_view_is_hidden(dav: Client, vfs: ToyVfs) -> None:
+    """A preview would have to be made to list the folder."""
+    vfs._add(ROOT_INODE, "Thumbnails", stat.S_IFDIR | 0o755)
+    vfs._add(vfs.resolve(ME, "/Thumbnails").ino, "a.jpg", stat.S_IFREG | 0o644)
+    vfs.symlink(ME, vfs.resolve(ME, "/Documents").ino, "preview", "../Thumbnails/a.jpg")
+    assert len(dav("PROPFIND", "/Documents", Depth="1").hrefs()) == 1
+    assert dav("GET", "/Documents/preview").status == 404
 
 
 def test_propfind_of_a_large_folder(dav: Client, vfs: ToyVfs) -> None:

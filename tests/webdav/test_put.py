@@ -27,8 +27,15 @@ class Raw:
         host, port = urlsplit(url).netloc.split(":")
         self.socket = socket.create_connection((host, int(port)), timeout=20)
 
-    def head(self, method: str, path: str, *lines: str) -> None:
-        head = [f"{method} {path} HTTP/1.1", "Host: x", f"Authorization: {basic()['Authorization']}", *lines, "", ""]
+    def head(self, method: str, path: str, *lines: str, user: str = "alice") -> None:
+        head = [
+            f"{method} {path} HTTP/1.1",
+            "Host: x",
+            f"Authorization: {basic(user)['Authorization']}",
+            *lines,
+            "",
+            "",
+        ]
         self.socket.sendall("\r\n".join(head).encode())
 
     def answer(self) -> http.client.HTTPResponse:

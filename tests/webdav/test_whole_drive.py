@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import re
+import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from archivia_fs.store.memory import MemoryStore
-from archivia_fs.types import OpenFlags
+from archivia_fs.types import OpenFlags, Right
 from archivia_fs.vfs.vfs import Vfs
+from catalog.namespace import NewInode
 from tests.catalog.test_durability import pytestmark as needs_cachestat
 from tests.catalog.test_durability import unwritten
 from tests.webdav.conftest import ALICE, BOX, Client, real_drive
 from tests.webdav.test_clients import program
+from tests.webdav.test_put import Raw
 from tests.webdav.toy import USERS
 from webdav.server import WebDavOptions, WebDavServer
 
+BOBS = "/Documents/bobs/"
 DATA = bytes(range(256)) * 80_000  # 20 MB: several parts
 
 
@@ -84,15 +88,58 @@ def test_over_what_is_there(dav: Client, method: str, kinds: str) -> None:
 
 def test_what_the_mount_writes_is_here(dav: Client, drive: Vfs) -> None:
     folder = drive.resolve(ALICE, BOX).ino
-    stat, handle = drive.create(ALICE, folder, "new", 0o644, OpenFlags.WRITE)
+    new, handle = drive.create(ALICE, folder, "new", 0o644, OpenFlags.WRITE)
     handle.pwrite(0, b"mount")
     assert dav("GET", BOX + "new").body == b""  # not closed yet: not committed
     handle.flush()
     handle.release()
     assert dav("GET", BOX + "new").body == b"mount"
-    drive.set_properties(ALICE, stat.ino, {"user.dc.title": "Brücke".encode()})
+    drive.set_properties(ALICE, new.ino, {"user.dc.title": "Brücke".encode()})
     answer = dav("PROPFIND", BOX + "new", Depth="0")
     assert answer.prop("{http://purl.org/dc/elements/1.1/}title").text == "Brücke"  # type: ignore[union-attr]
+
+
+def test_a_link_is_written_through(dav: Client, drive: Vfs, server: WebDavServer) -> None:
+    """As on a mount; who may not write where it leads is told so before a byte of the body was sent."""
+    dav.put(BOX + "a.dng", b"old")
+    drive.symlink(ALICE, drive.resolve(ALICE, BOX).ino, "link", "a.dng")
+    assert dav("PUT", BOX + "link", DATA).status == 204
+    assert dav("GET", BOX + "a.dng").body == DATA
+    assert drive.resolve(ALICE, BOX + "link").is_symlink
+    bobs_collection(drive)
+    drive._catalog.grant("archive", "bob", Right.READ)
+    drive.symlink(ALICE, drive.resolve(ALICE, BOBS).ino, "link", "../archive/a.dng")
+    raw = Raw(server.url)
+    raw.head("PUT", BOBS + "link", "Content-Length: 80000000000", "Expect: 100-continue", user="bob")
+    assert raw.answer().status == 403
+    raw.socket.close()
+
+
+def bobs_collection(drive: Vfs) -> None:
+    drive._catalog.add_collection("bobs", "bob", NewInode(stat.S_IFDIR | 0o755, 0, 0))
+
+
+@pytest.mark.parametrize("method", ["COPY", "MOVE"])
+def test_whose_collection_it_is(dav: Client, drive: Vfs, connect: Callable[[str], Client], method: str) -> None:
+    """What a client may not replace is as it was, and so is what should have replaced it."""
+    bobs_collection(drive)
+    drive._catalog.grant("archive", "bob", Right.READ)
+    bob = connect("bob")
+    for folder in (BOX, BOBS):
+        dav("MKCOL", folder + "roll")
+        dav.put(folder + "roll/whose", folder.encode())
+    for source, target in (
+        (BOBS.rstrip("/"), BOX.rstrip("/")),
+        (BOBS + "roll", BOX.rstrip("/")),
+        (BOBS + "roll", BOX + "roll"),
+        (BOBS + "roll/whose", BOX + "roll"),
+        (BOBS + "roll/whose", BOX + "roll/whose"),
+        (BOBS + "roll", BOX + "new"),
+    ):
+        assert bob(method, source, Destination=target).status == 403
+        for folder in (BOX, BOBS):
+            assert dav("GET", folder + "roll/whose").body == folder.encode()
+            assert dav("PROPFIND", folder, Depth="1").hrefs() == [folder, folder + "roll/"]
 
 
 def test_rights(dav: Client, server: WebDavServer) -> None:
