@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from archivia_fs.types import Caller, Entry, InodeNo, RevisionId, Stat
+from fuse.bridge import Waiter
 
 if TYPE_CHECKING:
     from archivia_fs.vfs.vfs import AnyHandle
@@ -22,18 +23,18 @@ OPENED_MAX = 65536  # inodes whose last opened revision is remembered, about 200
 EntryName = tuple[InodeNo, str]
 
 
-@dataclass(slots=True)
-class OpenedFile:
-    """One file handle of the kernel's."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class OpenedFile(Waiter):
+    """One file handle of the kernel's. Who opened it mostly uses it too; requests do not tell who does."""
 
     handle: AnyHandle
     writes: bool
-    pid: int  # the thread that opened it; most write and close in the same
     failed: bool = False  # a write or an upload: the old bytes are back when the file is released
+    cut_short: bool = False  # what closed it last was a signal that ended the program
 
 
-@dataclass(slots=True)
-class OpenedDirectory:
+@dataclass(slots=True, eq=False, kw_only=True)
+class OpenedDirectory(Waiter):
     """One directory handle of the kernel's."""
 
     ino: InodeNo

@@ -1,19 +1,20 @@
 """The kernel's requests, one method each: unpack, one core call, reply.
 
-Owns: the open files and directories of a mount. Used by: mount. Threading: all methods run on the trio loop; what
-memory can answer is answered there, the rest goes through the bridge.
+Owns: the open files of a mount. Used by: mount. Threading: all methods run on the trio loop; what memory can answer is answered
+there, the rest goes through the bridge.
 
-The kernel caches what it is told for an hour, so each reply must be fresh: attributes are read from memory again in the
-step that replies, and whatever is committed after that step is pushed (invalidate.py). For an inode the kernel does not
-know yet a push could overtake the reply; it gets a second's timeout the first time.
+A program that a signal ends (SIGKILL, Ctrl-C of `cp`, a crash) is not one that closes its files: the kernel does it. What it has
+written since the last close or fsync is perhaps half of what it meant to write, so it is not committed.
 """
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import pyfuse3
@@ -34,30 +35,32 @@ from pyfuse3 import (
 )
 
 from archivia_fs.errors import FsError, NotFound
-from archivia_fs.types import FIRST_VIEW_INODE, Caller, Entry, InodeNo, OpenFlags, RenameFlag, Stat
-from fuse.bridge import Bridge, handler
+from archivia_fs.types import FIRST_VIEW_INODE, Caller, InodeNo, OpenFlags, RenameFlag, Stat
+from fuse.bridge import Bridge, Waiter, handler
+from fuse.callers import ended_by_signal, program_of
 from fuse.convert import (
-    LONG_TIMEOUT,
-    SHORT_TIMEOUT,
     RootMap,
     absent,
     caller_of,
     decode_name,
     decode_target,
-    entry_timeout,
     open_flags,
     rename_flags,
     set_attr,
     statvfs,
 )
+from fuse.directories import Directories
 from fuse.invalidate import Invalidator
-from fuse.known import Known, Opened, OpenedDirectory, OpenedFile
+from fuse.known import Known, Opened, OpenedFile
+from fuse.replies import Replies
 from fuse.xattrs import Xattrs
 
 if TYPE_CHECKING:
     from archivia_fs.vfs.vfs import AnyHandle, Vfs
 
 log = logging.getLogger(__name__)
+
+NOBODY = Waiter(0)
 
 
 class Operations(pyfuse3.Operations):
@@ -78,11 +81,12 @@ class Operations(pyfuse3.Operations):
         self._known = known
         self._push = invalidator
         self._user = user
+        self._replies = Replies(vfs, bridge, root, known)
+        self._directories = Directories(vfs, bridge, known, self._replies)
         self._xattrs = Xattrs(vfs, bridge, enabled=xattr)
         self._opened = Opened()
         self._handles = itertools.count(1)
         self._files: dict[FileHandleT, OpenedFile] = {}
-        self._directories: dict[FileHandleT, OpenedDirectory] = {}
         self._writers: dict[InodeNo, int] = {}
 
     def init(self) -> None:
@@ -109,10 +113,10 @@ class Operations(pyfuse3.Operations):
             stat = self._vfs.lookup_nowait(caller, parent, text)
             if stat is None:
                 lane = self._bridge.data if parent >= FIRST_VIEW_INODE else self._bridge.metadata  # a view may compute
-                stat = await lane(self._vfs.lookup, caller, parent, text)
+                stat = await lane(Waiter(ctx.pid), self._vfs.lookup, caller, parent, text)
         except NotFound:
             return absent()
-        return self._entry(stat, parent, text)
+        return self._replies.entry(stat, parent, text)
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         """Has no reply, so nothing to fail with."""
@@ -124,36 +128,34 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
-        return self._root.attributes(await self._current(self._root.inward(inode)))
+        return await self._replies.current(Waiter(ctx.pid), self._root.inward(inode))
 
     @handler
     async def setattr(
         self, inode: InodeT, attr: EntryAttributes, fields: SetattrFields, fh: FileHandleT | None, ctx: RequestContext
     ) -> EntryAttributes:
-        ino, caller = self._root.inward(inode), self._caller(ctx)
+        ino, caller, waiter = self._root.inward(inode), self._caller(ctx), Waiter(ctx.pid)
         change = set_attr(attr, fields)
-        if fields.update_size:
-            await self._truncate(caller, ino, attr.st_size, fh)
-        if change is not None:
-            await self._bridge.metadata(self._vfs.setattr, caller, ino, change)
-        return self._root.attributes(await self._current(ino))
-
-    async def _truncate(self, caller: Caller, ino: InodeNo, size: int, fh: FileHandleT | None) -> None:
-        if fh is not None:
-            await self._bridge.data(self._files[fh].handle.truncate, size)
-        else:
+        if fields.update_size and fh is not None:
+            await self._bridge.data(self._files[fh], self._files[fh].handle.truncate, attr.st_size)
+        elif fields.update_size:
             with self._push.own_data(ino):
-                await self._bridge.data(self._vfs.truncate, caller, ino, size)
+                await self._bridge.data(waiter, self._vfs.truncate, caller, ino, attr.st_size)
+        if change is not None:
+            await self._bridge.metadata(waiter, self._vfs.setattr, caller, ino, change)
+        return await self._replies.current(waiter, ino)
 
     @handler
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
-        target = await self._bridge.metadata(self._vfs.readlink, self._root.inward(inode))
+        target = await self._bridge.metadata(Waiter(ctx.pid), self._vfs.readlink, self._root.inward(inode))
         return FileNameT(target.encode())
 
     @handler
     async def mkdir(self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext) -> EntryAttributes:
         caller, masked = self._caller(ctx), mode & ~ctx.umask
-        return await self._make(parent_inode, name, lambda parent, text: self._vfs.mkdir(caller, parent, text, masked))
+        return await self._make(
+            ctx, parent_inode, name, lambda parent, text: self._vfs.mkdir(caller, parent, text, masked)
+        )
 
     @handler
     async def mknod(
@@ -161,7 +163,7 @@ class Operations(pyfuse3.Operations):
     ) -> EntryAttributes:
         caller, masked = self._caller(ctx), mode & ~ctx.umask
         return await self._make(
-            parent_inode, name, lambda parent, text: self._vfs.mknod(caller, parent, text, masked, rdev)
+            ctx, parent_inode, name, lambda parent, text: self._vfs.mknod(caller, parent, text, masked, rdev)
         )
 
     @handler
@@ -169,7 +171,9 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
         caller, link = self._caller(ctx), decode_target(target)
-        return await self._make(parent_inode, name, lambda parent, text: self._vfs.symlink(caller, parent, text, link))
+        return await self._make(
+            ctx, parent_inode, name, lambda parent, text: self._vfs.symlink(caller, parent, text, link)
+        )
 
     @handler
     async def link(
@@ -177,17 +181,17 @@ class Operations(pyfuse3.Operations):
     ) -> EntryAttributes:
         caller, ino = self._caller(ctx), self._root.inward(inode)
         return await self._make(
-            new_parent_inode, new_name, lambda parent, text: self._vfs.link(caller, ino, parent, text)
+            ctx, new_parent_inode, new_name, lambda parent, text: self._vfs.link(caller, ino, parent, text)
         )
 
     async def _make(
-        self, parent_inode: InodeT, name: FileNameT, call: Callable[[InodeNo, str], Stat]
+        self, ctx: RequestContext, parent_inode: InodeT, name: FileNameT, call: Callable[[InodeNo, str], Stat]
     ) -> EntryAttributes:
         parent, text = self._root.inward(parent_inode), decode_name(name)
         with self._push.own_names((parent, text)) as watch:
-            stat = await self._bridge.metadata(call, parent, text)
+            stat = await self._bridge.metadata(Waiter(ctx.pid), call, parent, text)
             watch.believe(parent, text, stat.ino)
-        return self._entry(stat, parent, text)
+        return self._replies.entry(stat, parent, text)
 
     @handler
     async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
@@ -202,7 +206,7 @@ class Operations(pyfuse3.Operations):
     ) -> None:
         parent, text = self._root.inward(parent_inode), decode_name(name)
         with self._push.own_names((parent, text)) as watch:
-            await self._bridge.metadata(call, self._caller(ctx), parent, text)
+            await self._bridge.metadata(Waiter(ctx.pid), call, self._caller(ctx), parent, text)
             watch.believe(parent, text, None)
 
     @handler
@@ -214,59 +218,33 @@ class Operations(pyfuse3.Operations):
         new = self._root.inward(parent_inode_new), decode_name(name_new)
         how = rename_flags(flags)
         with self._push.own_names(old, new) as watch:
-            await self._bridge.metadata(self._vfs.rename, self._caller(ctx), *old, *new, how)
+            await self._bridge.metadata(Waiter(ctx.pid), self._vfs.rename, self._caller(ctx), *old, *new, how)
             if not how & RenameFlag.EXCHANGE:
                 watch.moved(old, new)
 
     @handler
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
-        return statvfs(await self._bridge.metadata(self._vfs.statfs))
+        return statvfs(await self._bridge.metadata(Waiter(ctx.pid), self._vfs.statfs))
 
     # --- directories -----------------------------------------------------------------------------------------------------
 
     @handler
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
         fh = FileHandleT(next(self._handles))
-        self._directories[fh] = OpenedDirectory(self._root.inward(inode), self._caller(ctx))
+        self._directories.open(fh, self._root.inward(inode), self._caller(ctx), program_of(ctx.pid))
         return fh
 
     @handler
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
-        directory = self._directories[fh]
-        if start_id == 0 or directory.entries is None:  # opened or rewound
-            entries = self._vfs.readdir_nowait(directory.caller, directory.ino)
-            if entries is None:
-                entries = await self._bridge.metadata(self._vfs.readdir, directory.caller, directory.ino)
-            directory.entries = entries
-        for position in range(start_id, len(directory.entries)):
-            entry = directory.entries[position]
-            attributes = self._listed(directory, entry, verify=start_id > 0)
-            if not pyfuse3.readdir_reply(token, FileNameT(entry.name.encode()), attributes, position + 1):
-                return
-            self._known.add(entry.stat.ino, directory.ino, entry.name)
-
-    def _listed(self, directory: OpenedDirectory, entry: Entry, *, verify: bool) -> EntryAttributes:
-        """An entry of the snapshot; one that is not so any more is listed, but not to be kept."""
-        stat = self._fresh(entry.stat.ino)
-        if stat is None or (verify and not self._still_there(directory, entry)):
-            return self._root.attributes(entry.stat, entry=0.0, attr=0.0)
-        return self._attributes(stat, entry.name)
-
-    def _still_there(self, directory: OpenedDirectory, entry: Entry) -> bool:
-        try:
-            now = self._vfs.lookup_nowait(directory.caller, directory.ino, entry.name)
-        except FsError:
-            return False
-        return now is not None and now.ino == entry.stat.ino
+        await self._directories.read(fh, start_id, token)
 
     @handler
     async def releasedir(self, fh: FileHandleT) -> None:
-        del self._directories[fh]
+        self._directories.close(fh)
 
     @handler
     async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
-        """Names are in the catalog when the request that made them is answered; now a power cut cannot take them either."""
-        await self._bridge.metadata(self._vfs.sync)
+        await self._directories.sync(fh)
 
     # --- bytes -----------------------------------------------------------------------------------------------------------
 
@@ -278,7 +256,7 @@ class Operations(pyfuse3.Operations):
             return self._open(handle, how, ctx.pid)
         waits = how & OpenFlags.TRUNCATE or ino >= FIRST_VIEW_INODE  # for writers; for what a view has to compute
         lane = self._bridge.data if waits else self._bridge.metadata
-        handle = await lane(self._vfs.open, caller, ino, how)
+        handle = await lane(Waiter(ctx.pid), self._vfs.open, caller, ino, how, leftover=self._give_back)
         return self._open(handle, how, ctx.pid)
 
     @handler
@@ -294,36 +272,39 @@ class Operations(pyfuse3.Operations):
         exclusive = bool(flags & os.O_EXCL)
         with self._push.own_names((parent, text)) as watch:
             stat, handle = await self._bridge.metadata(
-                lambda: self._vfs.create(caller, parent, text, mode & ~ctx.umask, how, exclusive=exclusive)
+                Waiter(ctx.pid),
+                lambda: self._vfs.create(caller, parent, text, mode & ~ctx.umask, how, exclusive=exclusive),
+                leftover=lambda made: self._give_back(made[1]),
             )
             watch.believe(parent, text, stat.ino)
-        return self._open(handle, how, ctx.pid), self._entry(stat, parent, text)
+        return self._open(handle, how, ctx.pid), self._replies.entry(stat, parent, text)
 
     def _open(self, handle: AnyHandle, how: OpenFlags, pid: int) -> FileInfo:
         fh = FileHandleT(next(self._handles))
         writes = bool(how & OpenFlags.WRITE)
-        self._files[fh] = OpenedFile(handle, writes, pid)
+        self._files[fh] = OpenedFile(program=program_of(pid), handle=handle, writes=writes)
         if writes:
             self._writers[handle.ino] = self._writers.get(handle.ino, 0) + 1
-        stat = self._fresh(handle.ino)
+        stat = self._replies.fresh(handle.ino)
         unchanged = stat is not None and self._opened.again(stat)
         return FileInfo(fh=fh, keep_cache=unchanged and handle.ino not in self._writers)
 
     @handler
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
-        handle = self._files[fh].handle
-        data = handle.pread_nowait(off, size)
+        file = self._files[fh]
+        data = file.handle.pread_nowait(off, size)
         if data is None:
-            data = await self._bridge.data(handle.pread, off, size)
+            data = await self._bridge.data(file, file.handle.pread, off, size)
         return cast(bytes, data)  # pyfuse3 takes any buffer
 
     @handler
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
         file = self._files[fh]
+        file.cut_short = False  # a child of the program that was ended goes on
         try:
             written = file.handle.pwrite_nowait(off, buf)
             if written is None:
-                written = await self._bridge.data(file.handle.pwrite, off, buf)
+                written = await self._bridge.data(file, file.handle.pwrite, off, buf)
         except FsError:
             file.failed = True
             raise
@@ -331,10 +312,14 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def flush(self, fh: FileHandleT) -> None:
-        """close(2): returns the upload's error."""
+        """close(2): returns the upload's error. Also the kernel's close for a program that ends."""
         file = self._files[fh]
-        if file.writes:
-            await self._commit(file)
+        if not file.writes:
+            return
+        file.cut_short = ended_by_signal(file.program)
+        if file.cut_short:
+            raise pyfuse3.FUSEError(errno.EINTR)  # to nobody
+        await self._commit(file)
 
     @handler
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
@@ -343,70 +328,55 @@ class Operations(pyfuse3.Operations):
     async def _commit(self, file: OpenedFile) -> None:
         try:
             with self._push.own_data(file.handle.ino):
-                await self._bridge.data_for(file.pid, file.handle.flush if file.writes else file.handle.fsync)
+                await self._bridge.data(file, file.handle.flush if file.writes else file.handle.fsync)
         except FsError:
             file.failed = True
             raise
 
     @handler
     async def release(self, fh: FileHandleT) -> None:
-        """Nobody waits for it. What mmap wrote after close(2) is committed here."""
+        """Nobody waits for it. What mmap wrote after close(2) is committed here, whoever is the last to let go of the file."""
         file = self._files.pop(fh)
         ino = file.handle.ino
         if file.writes:
             self._writers[ino] -= 1
             if not self._writers[ino]:
                 del self._writers[ino]
-        if not file.failed and file.handle.release_nowait():
-            return
-        if not file.writes:
-            await self._bridge.metadata(file.handle.release)
+        await file.settled()
+        stays = file.cut_short and ino not in self._writers  # the old content
+        if not file.failed and not stays and file.handle.release_nowait():
             return
         with self._push.own_data(ino):
-            await self._bridge.data(file.handle.release)
-        if file.failed:
+            await self._bridge.data(NOBODY, partial(self._give_back, file.handle) if stays else file.handle.release)
+        if file.failed or stays:
             self._push.content(ino)
+
+    def _give_back(self, handle: AnyHandle) -> None:
+        """In a thread: nothing is committed of an open file that was never closed."""
+        if handle.ino in self._writers:
+            handle.release()  # who still writes commits it all
+        else:
+            handle.discard()
 
     # --- extended attributes -----------------------------------------------------------------------------------------------
 
     @handler
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
-        return await self._xattrs.get(self._caller(ctx), self._root.inward(inode), name)
+        return await self._xattrs.get(Waiter(ctx.pid), self._caller(ctx), self._root.inward(inode), name)
 
     @handler
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
-        return await self._xattrs.names(self._root.inward(inode))
+        return await self._xattrs.names(Waiter(ctx.pid), self._root.inward(inode))
 
     @handler
     async def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
-        await self._xattrs.set(self._caller(ctx), self._root.inward(inode), name, value)
+        await self._xattrs.set(Waiter(ctx.pid), self._caller(ctx), self._root.inward(inode), name, value)
 
     @handler
     async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
-        await self._xattrs.set(self._caller(ctx), self._root.inward(inode), name, None)
+        await self._xattrs.set(Waiter(ctx.pid), self._caller(ctx), self._root.inward(inode), name, None)
 
     # --- replies -------------------------------------------------------------------------------------------------------------
 
     def _caller(self, ctx: RequestContext) -> Caller:
         return caller_of(self._user, ctx)
-
-    def _fresh(self, ino: InodeNo) -> Stat | None:
-        """The inode as memory has it in this very step; None if it is not there."""
-        try:
-            return self._vfs.getattr_nowait(ino, live=True)
-        except FsError:
-            return None
-
-    async def _current(self, ino: InodeNo) -> Stat:
-        stat = self._fresh(ino)
-        return stat if stat is not None else await self._bridge.metadata(lambda: self._vfs.getattr(ino, live=True))
-
-    def _attributes(self, stat: Stat, name: str) -> EntryAttributes:
-        attr = LONG_TIMEOUT if stat.ino in self._known else SHORT_TIMEOUT
-        return self._root.attributes(stat, entry=entry_timeout(name, stat.ino), attr=attr)
-
-    def _entry(self, stat: Stat, parent: InodeNo, name: str) -> EntryAttributes:
-        """A name and its inode for the kernel, which holds one more reference from now on."""
-        attributes = self._attributes(self._fresh(stat.ino) or stat, name)
-        self._known.add(stat.ino, parent, name)
-        return attributes

@@ -56,3 +56,5 @@ class ViewHandle:
 
     def release(self) -> None:
         self._content.close()
+
+    discard = release

@@ -49,7 +49,7 @@ def mount(vfs: ToyVfs, tmp_path: Path) -> Iterator[Path]:
         yield mount.path
 
 
-def eventually(condition: Callable[[], object], seconds: float = 2.0) -> None:
+def eventually(condition: Callable[[], object], seconds: float = 10.0) -> None:
     """Names are pushed by a thread, some 100 us after the commit."""
     end = time.monotonic() + seconds
     while not condition():

@@ -1,7 +1,8 @@
-"""Who has been killed is let go, though the store does not answer; who lives waits for it."""
+"""Who has been killed is let go, though the store does not answer; who lives waits for it. Half a write is not committed."""
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,15 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from fuse.callers import is_killed
+from fuse.callers import ended_by_signal, exit_code_of, is_killed, program_of, waits_in_vain
 from tests.fuse.conftest import eventually
-from tests.fuse.toy import ToyVfs
+from tests.fuse.toy import SELF, ToyVfs
 
-WRITER = "import sys, os; f = open(sys.argv[1], 'wb'); f.write(b'master'); f.flush(); print('written', flush=True); "
-CLOSES = "f.close(); print('closed', flush=True)"
-SYNCS = "os.fsync(f.fileno())"
-SLEEPS = "import time; time.sleep(60)"
+OLD = b"the old master" * 1000
 STATUS = "Name:\tcp\nState:\t{state}\nFDSize:\t{files}\nVmSize:\t 1 kB\nSigPnd:\t{own}\nShdPnd:\t{shared}\n"
+STAT = "4711 (a) name) {state} 1 4711 4711 0 -1 {flags}" + " 0" * 42 + " {code}\n"
+EXITING, LIVING = 0x40040C, 0x400000
 
 
 @pytest.mark.parametrize(
@@ -32,60 +32,197 @@ STATUS = "Name:\tcp\nState:\t{state}\nFDSize:\t{files}\nVmSize:\t 1 kB\nSigPnd:\
         ("D (disk sleep)", "64", "0000000000000000", "0000000000000102", True),
         ("D (disk sleep)", "64", "0000000000000002", "0000000000000000", False),  # SIGINT that the program handles
         ("D (disk sleep)", "0", "0000000000000000", "0000000000000000", True),
+        ("S (sleeping)", "0", "0000000000000000", "0000000000000000", False),  # it exits, and nobody has killed it
+        ("S (sleeping)", "0", "0000000000000000", "0000000000000100", True),  # too late to be delivered
+        ("S (sleeping)", "0", "0000000000000000", "0000000000000002", True),
         ("Z (zombie)", "0", "0000000000000000", "0000000000000100", False),
-        ("S (sleeping)", "64", "0000000000000100", "0000000000000000", False),
     ],
 )
-def test_what_the_kernel_tells(state: str, files: str, own: str, shared: str, killed: bool) -> None:
-    assert is_killed(1, STATUS.format(state=state, files=files, own=own, shared=shared)) is killed
+def test_what_the_kernel_tells_of_who_waits(state: str, files: str, own: str, shared: str, killed: bool) -> None:
+    assert waits_in_vain(STATUS.format(state=state, files=files, own=own, shared=shared)) is killed
+
+
+@pytest.mark.parametrize(
+    ("state", "flags", "code", "expected"),
+    [
+        ("D", EXITING, 9, 9),
+        ("S", EXITING, 0x86, 0x86),  # a crash that left a core
+        ("S", EXITING, 3 << 8, 3 << 8),  # exit(3)
+        ("t", LIVING, 5, 0),  # a debugger has stopped it
+        ("Z", EXITING, 9, None),
+    ],
+)
+def test_what_the_kernel_tells_of_an_end(state: str, flags: int, code: int, expected: int | None) -> None:
+    assert exit_code_of(STAT.format(state=state, flags=flags, code=code)) == expected
 
 
 def test_who_cannot_be_seen_may_live() -> None:
-    assert not is_killed(0)
-    assert not is_killed(2**22 + 1)
-    assert not is_killed(1, "nonsense")
+    for nobody in (0, 2**22 + 1):
+        assert not is_killed(nobody)
+        assert not ended_by_signal(nobody)
+        assert program_of(nobody) == nobody
+    assert not waits_in_vain("nonsense")
+    assert exit_code_of("nonsense") is None
+
+
+def test_a_thread_belongs_to_its_program() -> None:
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(program_of(threading.get_native_id())))
+    thread.start()
+    thread.join()
+    assert found == [os.getpid()]
+    assert not is_killed(os.getpid())
+    assert not ended_by_signal(os.getpid())
+
+
+BEGIN = "import mmap, os, sys, threading, time; path = sys.argv[1]; "
+BEGUN = "print('begun', flush=True); "
+OPENED = "f = os.open(path, os.O_RDWR); "
+WRITTEN = OPENED + "os.ftruncate(f, 0); os.write(f, b'half'); "
+WAITS = {
+    "write": OPENED + BEGUN + "os.write(f, b'x' * 5000)",
+    "read": OPENED + BEGUN + "os.read(f, 5000)",
+    "direct read": "f = os.open(path, os.O_RDONLY | os.O_DIRECT); " + BEGUN + "os.readv(f, [mmap.mmap(-1, 4096)])",
+    "ftruncate": OPENED + BEGUN + "os.ftruncate(f, 5)",
+    "truncate": BEGUN + "os.truncate(path, 5)",
+    "O_TRUNC": BEGUN + "os.open(path, os.O_WRONLY | os.O_TRUNC)",
+    "mkdir": BEGUN + "os.mkdir(path + '.d')",
+    "another thread": OPENED + "t = threading.Thread(target=os.write, args=(f, b'x' * 5000)); t.start(); " + BEGUN,
+    "a thread that is gone opened it": "g = []; t = threading.Thread(target=lambda: g.append(os.open(path, os.O_RDWR))); "
+    "t.start(); t.join(); " + BEGUN + "os.write(g[0], b'x' * 5000)",
+}
+FINISHES = {
+    "close": WRITTEN + BEGUN + "os.close(f); print('closed', flush=True)",
+    "fsync": WRITTEN + BEGUN + "os.fsync(f)",
+}
 
 
 @contextmanager
 def program(file: Path, does: str) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        [sys.executable, "-c", WRITER + does, str(file)], stdout=subprocess.PIPE, text=True
-    ) as writer:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "written\n"
+    """Until it has said that it has begun; gone at the end."""
+    command = [sys.executable, "-c", BEGIN + does, str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as begun:
+        assert begun.stdout is not None
         try:
-            yield writer
+            assert begun.stdout.readline() == "begun\n"
+            yield begun
         finally:
-            writer.kill()
+            begun.kill()
+
+
+@pytest.fixture
+def file(vfs: ToyVfs, mount: Path) -> Path:
+    vfs.add("/a.dng", OLD)
+    return mount / "a.dng"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("waits", WAITS)
+def test_a_killed_program_dies(
+    vfs: ToyVfs, file: Path, waits: str, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[L6] A program that is killed while it waits for the store or the catalog dies within seconds, however long they hang."""
+    file.stat()
+    with vfs.hanging_store(), vfs.hanging_catalog(), program(file, WAITS[waits]) as waiting:
+        time.sleep(0.3)  # it waits in the kernel by now
+        assert waiting.poll() is None
+        waiting.send_signal(number)
+        assert waiting.wait(15) == -number
+    for left in (vfs.dirty, vfs.handles):  # what goes on without it comes to an end, and its file is let go then
+        eventually(lambda left=left: not left, 10)  # type: ignore[misc]
+    if waits not in ("truncate",):
+        assert vfs.data[vfs.resolve(SELF, "/a.dng").ino] == OLD
 
 
 @pytest.fixture
 def hanging(vfs: ToyVfs) -> Iterator[threading.Event]:
-    """The store does not answer until this is set."""
+    """No upload ends until this is set."""
     vfs.slow_flush = threading.Event()
     yield vfs.slow_flush
     vfs.slow_flush.set()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("does", [CLOSES, SYNCS, SLEEPS])
-def test_a_killed_program_dies(
-    vfs: ToyVfs, mount: Path, hanging: threading.Event, does: str, number: signal.Signals
+@pytest.mark.parametrize("does", FINISHES)
+def test_who_is_killed_in_close_has_closed(
+    file: Path, hanging: threading.Event, does: str, number: signal.Signals
 ) -> None:
-    """[L6] A program that is killed while it waits in fsync() or close() dies within seconds, though the store hangs."""
-    with program(mount / "a.dng", does) as writer:
-        time.sleep(0.3)  # it waits in close(2) or fsync(2) by now
+    with program(file, FINISHES[does]) as writer:
+        time.sleep(0.3)
         writer.send_signal(number)
         assert writer.wait(15) == -number
     assert not hanging.is_set()
     hanging.set()
-    eventually(lambda: (mount / "a.dng").read_bytes() == b"master", 10)  # what it wrote went on without it
+    eventually(lambda: file.read_bytes() == b"half", 10)  # what it asked for goes on without it
 
 
-def test_who_lives_waits(vfs: ToyVfs, mount: Path, hanging: threading.Event) -> None:
-    with program(mount / "a.dng", CLOSES) as writer:
+def test_who_lives_waits(file: Path, hanging: threading.Event) -> None:
+    with program(file, FINISHES["close"]) as writer:
         with pytest.raises(subprocess.TimeoutExpired):
             writer.wait(2.5)
         hanging.set()
         assert writer.wait(15) == 0
-    assert (mount / "a.dng").read_bytes() == b"master"
+    assert file.read_bytes() == b"half"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGABRT])
+@pytest.mark.parametrize("threads", [0, 3])
+def test_who_is_ended_by_a_signal_has_not_closed(vfs: ToyVfs, file: Path, number: signal.Signals, threads: int) -> None:
+    """[O8] What a program has written that is ended by a signal (a kill, Ctrl-C, a crash) is not committed, unless it had called
+    `close()` or `fsync()`: the old content stays, and the parts it sent are taken over by whoever sends the same bytes again."""
+    does = (
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); " + WRITTEN +
+        f"[threading.Thread(target=time.sleep, args=(60,)).start() for _ in range({threads})]; " + BEGUN + "time.sleep(60)"
+    )  # fmt: skip
+    with program(file, does) as writer:
+        assert file.stat().st_size == 4
+        writer.send_signal(number)
+        assert writer.wait(15) == -number
+    eventually(lambda: file.read_bytes() == OLD)
+    assert file.stat().st_size == len(OLD)
+    assert vfs.dirty == {}
+
+
+@pytest.mark.parametrize("ends", ["os._exit(3)", "raise SystemExit(1)", "raise ValueError", ""])
+def test_who_exits_has_closed(file: Path, ends: str) -> None:
+    """[O9] A program that exits by itself, whatever its exit code, has closed its files."""
+    threads = "[threading.Thread(target=time.sleep, args=(60,), daemon=True).start() for _ in range(3)]; "
+    with program(file, WRITTEN + threads + BEGUN.rstrip("; ") + "; " + ends) as writer:
+        writer.wait(15)
+    eventually(lambda: file.read_bytes() == b"half")
+
+
+def test_a_child_that_goes_on_is_not_its_killed_parent(file: Path) -> None:
+    """Who is killed had opened the file; who goes on writing it has it from there."""
+    does = WRITTEN + (
+        "child = os.fork(); "
+        "(time.sleep(1.5), os.write(f, b' and whole'), os._exit(0)) if not child else None; "
+    ) + BEGUN + "time.sleep(60)"  # fmt: skip
+    with program(file, does) as writer:
+        writer.kill()
+        writer.wait(15)
+        assert writer.stdout is not None
+        writer.stdout.read()  # until the child is gone too
+    eventually(lambda: file.read_bytes() == b"half and whole")
+
+
+def test_who_else_writes_is_not_undone(file: Path) -> None:
+    with program(file, WRITTEN + BEGUN + "time.sleep(60)") as killed:
+        with file.open("r+b", buffering=0) as other:
+            killed.kill()
+            killed.wait(15)
+            time.sleep(0.2)
+            other.write(b"HA")
+        assert file.read_bytes() == b"HAlf"
+
+
+def test_letting_go_of_files_never_stops_names(vfs: ToyVfs, mount: Path, hanging: threading.Event) -> None:
+    """The last to let go of a file commits what mmap has written, though it only read: 40 are more than there are threads."""
+    for number in range(40):
+        vfs.add(f"/f{number}", b"x")
+    for number in range(40):
+        os.close(os.open(mount / f"f{number}", os.O_RDONLY))
+    time.sleep(0.2)
+    start = time.monotonic()
+    (mount / "new").mkdir()
+    assert time.monotonic() - start < 1.0

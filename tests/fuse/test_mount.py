@@ -57,7 +57,7 @@ def test_a_long_listing_is_complete_and_each_inode_is_remembered_once(vfs: ToyVf
         vfs.add(f"/{name}", b"")
     with mounted(vfs, tmp_path / "mnt") as mount:
         assert sorted(path.name for path in mount.path.iterdir()) == names
-        assert len(vfs.remembered) == len(names)
+        assert vfs.calls["remember"] == len(names)  # short of memory, the kernel may have forgotten some by now
     assert vfs.remembered == set()
 
 

@@ -34,15 +34,22 @@ ROOT = InodeNo(1)
 class Handle:
     def __init__(self, vfs: ToyVfs, ino: InodeNo, flags: OpenFlags) -> None:
         self.vfs, self.ino, self.flags = vfs, ino, flags
+        self.released = False
+        vfs.handles.add(self)
         if flags & OpenFlags.TRUNCATE:
             self.truncate(0)
+
+    def wait(self) -> None:
+        """As long as the store hangs."""
+        if self.vfs.slow_data is not None:
+            self.vfs.slow_data.wait(30)
+        assert not self.released, "used after its end"
 
     def pread_nowait(self, offset: int, size: int) -> memoryview | None:
         return None if self.vfs.slow_data is not None else self._pread(offset, size)
 
     def pread(self, offset: int, size: int) -> memoryview:
-        if self.vfs.slow_data is not None:
-            self.vfs.slow_data.wait(30)
+        self.wait()
         return self._pread(offset, size)
 
     def _pread(self, offset: int, size: int) -> memoryview:
@@ -51,9 +58,10 @@ class Handle:
         return memoryview(bytes(data[offset : offset + size]))
 
     def pwrite_nowait(self, offset: int, data: bytes) -> int | None:
-        return self.pwrite(offset, data)
+        return None if self.vfs.slow_data is not None else self.pwrite(offset, data)
 
     def pwrite(self, offset: int, data: bytes) -> int:
+        self.wait()
         if self.vfs.fail_write is not None:
             raise self.vfs.fail_write
         content = self.vfs.dirty.setdefault(self.ino, bytearray(self.vfs.data[self.ino]))
@@ -64,6 +72,7 @@ class Handle:
         return len(data)
 
     def truncate(self, size: int) -> None:
+        self.wait()
         content = self.vfs.dirty.setdefault(self.ino, bytearray(self.vfs.data[self.ino]))
         del content[size:]
         content.extend(bytes(size - len(content)))
@@ -86,6 +95,15 @@ class Handle:
         if self.vfs.fail_flush is not None:
             self.vfs.dirty.pop(self.ino, None)
         self.flush()
+        self._end()
+
+    def discard(self) -> None:
+        self.vfs.dirty.pop(self.ino, None)
+        self._end()
+
+    def _end(self) -> None:
+        self.released = True
+        self.vfs.handles.discard(self)
 
 
 class ToyVfs:
@@ -99,10 +117,12 @@ class ToyVfs:
         self.dirty: dict[InodeNo, bytearray] = {}
         self.xattrs: dict[InodeNo, dict[str, bytes]] = {}
         self.remembered: set[InodeNo] = set()
+        self.handles: set[Handle] = set()  # not released
         self.listeners: list[Callable[[Effects], None]] = []
         self.calls: Counter[str] = Counter()
-        self.slow_data: threading.Event | None = None  # preads wait for it
+        self.slow_data: threading.Event | None = None  # preads, pwrites and truncates wait for it
         self.slow_flush: threading.Event | None = None  # flushes wait for it
+        self.slow_names: threading.Event | None = None  # what makes names waits for it
         self.fail_write: Exception | None = None
         self.fail_flush: Exception | None = None
         self.fail_getattr: Exception | None = None
@@ -211,6 +231,8 @@ class ToyVfs:
         return self.stats[ino]
 
     def truncate(self, caller: Caller, ino: InodeNo, size: int) -> Stat:
+        if self.slow_data is not None:
+            self.slow_data.wait(30)
         self.commit(ino, self.data[ino][:size].ljust(size, b"\0"))
         return self.stats[ino]
 
@@ -224,6 +246,8 @@ class ToyVfs:
     def _make(
         self, caller: Caller, parent: InodeNo, name: str, mode: int, rdev: int = 0, symlink: str | None = None
     ) -> Stat:
+        if self.slow_names is not None:
+            self.slow_names.wait(30)
         with self.lock:
             if lookup_key(name) in self.children[parent]:
                 raise errors.Exists(name)
@@ -293,6 +317,7 @@ class ToyVfs:
 
     # --- bookkeeping
     def remember(self, ino: InodeNo) -> None:
+        self.calls["remember"] += 1
         self.remembered.add(ino)
 
     def forget(self, ino: InodeNo, count: int = 1) -> None:
@@ -318,3 +343,13 @@ class ToyVfs:
         finally:
             self.slow_data.set()
             self.slow_data = None
+
+    @contextmanager
+    def hanging_catalog(self) -> Iterator[None]:
+        """What makes names waits inside."""
+        self.slow_names = threading.Event()
+        try:
+            yield
+        finally:
+            self.slow_names.set()
+            self.slow_names = None
