@@ -1,6 +1,7 @@
 """`python -m tests.bench [--size 1GiB] [--only NAME,…] [--rows NAME,…] [--all] [--rounds N] [--quick] [--streams] [--json FILE]`.
 
-Owns: one run. Names: ours, rclone, juicefs, s3fs, direct, each optionally with -fuse or -webdav.
+Owns: one run. Names: ours, rclone, juicefs, s3fs, direct, each optionally with -fuse or -webdav; beside ZIPs and previews also
+zipfile, exiftool, rawpy. Rows of these: zip, previews.
 Exit code 1 when a row of ours failed.
 """
 
@@ -23,14 +24,18 @@ from pathlib import Path
 from rich.console import Console
 
 from tests.bench.contenders import CONTENDERS
+from tests.bench.documents import Documents
 from tests.bench.doors import Contender, Place, Unavailable, s3_client
 from tests.bench.measures import LONG, SMALL_BYTES, Measure, Workload
+from tests.bench.previews import Pictures
 from tests.bench.processes import BenchError, drop_caches
 from tests.bench.rows import measure, rows
+from tests.bench.steps import View
 from tests.bench.streams import eight_streams
-from tests.bench.table import Results, Sample, machine, show
+from tests.bench.table import Results, Sample, machine, show, show_views
 from tests.s3_servers import S3Server, seaweedfs
 
+VIEWS: tuple[type[View], ...] = (Documents, Pictures)
 _CHUNK = 4 << 20
 _MIN_RATE = 4 << 20  # bytes per second; slower than this on loopback is hanging
 console = Console(width=None if sys.stdout.isatty() else 160)
@@ -46,21 +51,30 @@ def main() -> int:
     results = Results([])
     with contextlib.ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="archivia-bench-", dir=arguments.dir)))
-        workload = _workload(work, arguments.size, arguments.files)
-        every = frozenset(row.name for row in rows(workload))
+        files = arguments.files
+        workload = Workload(work / "big.dng", work / "small", arguments.size, copied_files=files, tree_files=10 * files)
+        every = frozenset({*(row.name for row in rows(workload)), *(each.name for each in VIEWS)})
         wanted = arguments.rows or (every if arguments.all else every - LONG)
+        views = [each for each in VIEWS if each.name in wanted]
+        versions += [version for view in views for version in view.versions()]
         server = stack.enter_context(seaweedfs(work / "s3"))
         header = f"{machine()}; {', '.join(versions)}; {arguments.rounds} round(s); data in {work.parent}"
         if not drop_caches():
             header += "; NOT ROOT: the kernel's caches stay warm"
         console.print(header, highlight=False)
-        for number in range(arguments.rounds):
-            # each round begins with another one, so that no one always follows the same neighbour
-            first = number % max(1, len(present))
-            for kind in present[first:] + present[:first]:
-                results.samples += _turn(kind, number, work, server, workload, wanted)
-        show(console, results, chosen, rows(workload), absent)
+        if not wanted.isdisjoint(row.name for row in rows(workload)):
+            _make(workload)
+            for number in range(arguments.rounds):
+                # each round begins with another one, so that no one always follows the same neighbour
+                first = number % max(1, len(present))
+                for kind in present[first:] + present[:first]:
+                    results.samples += _turn(kind, number, work, server, workload, wanted)
+            show(console, results, chosen, rows(workload), absent)
+        for view in views:
+            results.samples += _view(view, work, server, arguments)
+        show_views(console, results, [row for view in views for row in view.rows(arguments.size)])
         if arguments.streams:
+            _make(workload)
             with _place(work, server, 8 * 2 * workload.size) as place:
                 console.print(
                     f"ours, eight streams: {eight_streams(place, workload.big, console.print)}", highlight=False
@@ -90,6 +104,23 @@ def _turn(
     return samples
 
 
+def _view(kind: type[View], work: Path, server: S3Server, arguments: argparse.Namespace) -> list[Sample]:
+    """All rounds of what one view shows: our archive and a bucket of plain objects are filled once."""
+    samples: list[Sample] = []
+    with _place(work, server, arguments.size) as own, _place(work, server, arguments.size) as plain:
+        view = kind(work, own, plain, arguments.size)
+        for number, steps in enumerate(view.rounds(arguments.rounds)):
+            for step in steps:
+                if arguments.only and step.contender not in arguments.only and step.name not in arguments.only:
+                    continue
+                for found in step.take():
+                    samples.append(Sample(step.contender, step.door, number, found))
+                    text = found.note or f"{found.seconds:.4f} s"
+                    line = f"  {step.contender:8} {step.door:7} {found.row:14} {text}"
+                    console.print(line, highlight=False, markup=False)
+    return samples
+
+
 @contextlib.contextmanager
 def _place(work: Path, server: S3Server, size: int) -> Iterator[Place]:
     """A new bucket and an empty directory; deleting the bucket also frees SeaweedFS's volumes at once."""
@@ -106,16 +137,15 @@ def _place(work: Path, server: S3Server, size: int) -> Iterator[Place]:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def _workload(work: Path, size: int, files: int) -> Workload:
-    big = work / "big.dng"
-    with big.open("wb") as file:
-        for start in range(0, size, _CHUNK):
-            file.write(os.urandom(min(_CHUNK, size - start)))
-    workload = Workload(big, work / "small", size, copied_files=files, tree_files=10 * files)
+def _make(workload: Workload) -> None:
+    if workload.small.exists():
+        return
+    with workload.big.open("wb") as file:
+        for start in range(0, workload.size, _CHUNK):
+            file.write(os.urandom(min(_CHUNK, workload.size - start)))
     workload.small.mkdir()
     for number in range(workload.small_files):
         (workload.small / f"page-{number:03}.dng").write_bytes(os.urandom(SMALL_BYTES))
-    return workload
 
 
 def _versions(chosen: Sequence[type[Contender]]) -> tuple[list[str], dict[type[Contender], str]]:

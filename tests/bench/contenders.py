@@ -51,7 +51,11 @@ class OursDav(DavDoor):
 
     @property
     def url(self) -> str:
-        return super().url + "Documents/archive/"
+        return self.url_of("Documents")
+
+    def url_of(self, tree: str) -> str:
+        """The collection in another tree of the drive."""
+        return f"{super().url}{tree}/archive/"
 
     @property
     def _mountpoint(self) -> Path:
@@ -70,7 +74,16 @@ class OursDav(DavDoor):
     @property
     def mounted(self) -> Path:
         """The same collection through the mount."""
-        return self._mountpoint / "Documents" / "archive"
+        return self.mounted_of("Documents")
+
+    def mounted_of(self, tree: str) -> Path:
+        """The collection in another tree of the drive, through the mount."""
+        return self._mountpoint / tree / "archive"
+
+    def archivia(self, *words: str) -> str:
+        """What another `archivia-fs` command of the same archive says; while this one is stopped. Raises BenchError."""
+        command, environment = _ours_command(self.place.server, self.place.directory)
+        return run([*command, *words], self.place.seconds, environment)
 
     def fill(self, folder: str, count: int) -> None:
         self._probe("create", str(self.mounted / folder), str(count))
@@ -249,16 +262,17 @@ class Direct(Contender):
         return self._probe("upload", server.endpoint, server.bucket, name, str(source), **keys)
 
     def read(self, name: str, size: int) -> float:
-        command = ["curl", "-sS", "--fail", "-o", "/dev/null", "-w", "%{size_download}", self._url(name)]
+        command = ["curl", "-sS", "--fail", "-o", "/dev/null", "-w", "%{size_download}", self.presigned(name)]
         seconds, output = timed(command, self.place.seconds)
         if int(output) != size:
             raise BenchError(f"short read: {output} bytes")
         return seconds
 
     def read_random(self, name: str, source: Path, count: int) -> float:
-        return self._probe("random_http", self._url(name), str(source), str(count))
+        return self._probe("random_http", self.presigned(name), str(source), str(count))
 
-    def _url(self, name: str) -> str:
+    def presigned(self, name: str) -> str:
+        """A URL for an object, good for an hour."""
         with contextlib.closing(s3_client(self.place.server)) as client:
             parameters = {"Bucket": self.place.server.bucket, "Key": name}
             return client.generate_presigned_url("get_object", Params=parameters, ExpiresIn=3600)
@@ -296,17 +310,12 @@ def _ours() -> str:
 
 
 def _serve(server: S3Server, directory: Path, port: int, mountpoint: Path) -> tuple[list[str], dict[str, str]]:
-    command = [
-        sys.executable,
-        "-m",
-        "archivia_fs",
-        "serve",
-        "--listen",
-        f"127.0.0.1:{port}",
-        "--mount",
-        str(mountpoint),
-    ]
-    return command, {
+    command, environment = _ours_command(server, directory)
+    return [*command, "serve", "--listen", f"127.0.0.1:{port}", "--mount", str(mountpoint)], environment
+
+
+def _ours_command(server: S3Server, directory: Path) -> tuple[list[str], dict[str, str]]:
+    return [sys.executable, "-m", "archivia_fs"], {
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "ARCHIVIA_HOME": str(directory / "home"),
         "ARCHIVIA_S3_ENDPOINT": server.endpoint,

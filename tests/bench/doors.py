@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import os
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from tests.s3_servers import S3Server
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
-Door = Literal["FUSE", "WebDAV", "S3"]
+Door = Literal["FUSE", "WebDAV", "S3", "local"]
 RSYNC_PARTIAL = 23  # files arrived, attributes not: s3fs has no directory yet when rsync sets its time
 _ROOT = Path(__file__).parents[2]
 
@@ -107,6 +108,10 @@ class Contender(ABC):
         """Seconds."""
         raise NotImplementedError
 
+    def redirect(self, server: S3Server) -> None:
+        """From the next start on, S3 is there. For counting on the way."""
+        self.place = replace(self.place, server=server)
+
     def peak_bytes(self) -> int:
         """Peak resident memory of its processes, over all starts of this round."""
         if self._service is not None:
@@ -117,15 +122,19 @@ class Contender(ABC):
         """CPU time of its processes since the last start."""
         return self._service.cpu_seconds() if self._service else 0.0
 
+    @property
+    def service(self) -> Service:
+        """What runs between `start` and `stop`."""
+        assert self._service is not None
+        return self._service
+
     def _launch(self, *command: str, **environment: str) -> Service:
         """Becomes `_service` before it is ready, so that `stop` ends it whatever happens."""
         self._service = Service.start(command, self.place.directory, environment)
         return self._service
 
     def _probe(self, *arguments: str, **environment: str) -> float:
-        path = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        command = [sys.executable, "-m", "tests.bench.probe", *arguments]
-        return float(run(command, self.place.seconds, {"PYTHONPATH": path, **environment}))
+        return float(_python("tests.bench.probe", arguments, self.place.seconds, environment))
 
 
 class MountDoor(Contender):
@@ -184,10 +193,6 @@ class MountDoor(Contender):
         """Seconds for a program."""
         return timed(command, self.place.seconds)[0]
 
-    def redirect(self, server: S3Server) -> None:
-        """From the next start on, S3 is there. For counting on the way."""
-        self.place = replace(self.place, server=server)
-
     def write_many(self, source: Path, folder: str) -> tuple[float, int]:
         command = ["rsync", "-a", "--stats", f"{source}/", f"{self.root / folder}/"]
         start = time.perf_counter()
@@ -197,10 +202,7 @@ class MountDoor(Contender):
         return seconds, int(sent.rpartition(":")[2].strip().replace(",", ""))
 
     def list(self, folder: str, count: int) -> float:
-        seconds, output = timed(["ls", "-l", str(self.root / folder)], self.place.seconds)
-        if (found := len(output.splitlines()) - 1) != count:
-            raise BenchError(f"ls shows {found} of {count} files")
-        return seconds
+        return ls(self.root / folder, count, self.place.seconds)
 
     def rename(self, old: str, new: str) -> float:
         return timed(["mv", str(self.root / old), str(self.root / new)], self.place.seconds)[0]
@@ -263,11 +265,38 @@ class DavDoor(Contender):
         return self._curl("-K", str(config))[0], len(files)
 
     def list(self, folder: str, count: int) -> float:
-        return self._probe("propfind", f"{self.url}{quote(folder)}/", str(count), **self._authorization())
+        return self.list_url(f"{self.url}{quote(folder)}/", count)
+
+    def list_url(self, url: str, count: int) -> float:
+        """Seconds for names and attributes of a collection's `count` members."""
+        return self._probe("propfind", url, str(count), **self._authorization())
+
+    def fetch(self, *urls: str) -> tuple[float, int]:
+        """Seconds to GET all of them over one connection, to nowhere, and how many bytes came."""
+        config = self.place.directory / "curl.conf"
+        config.write_text("".join(f'url="{url}"\noutput="/dev/null"\n' for url in urls))
+        seconds, output = self._curl("-w", "%{size_download}\n", "-K", str(config))
+        return seconds, sum(map(int, output.split()))
+
+    def save(self, url: str, target: Path) -> None:
+        """GET it into a local file."""
+        self._curl("-o", str(target), url)
+
+    def watch(self, probe: str, *arguments: str) -> Sequence[float]:
+        """Seconds of each step of one of tests.bench.view_probes, with its user's rights."""
+        return watch(self.place.seconds, probe, *arguments, **self._authorization())
 
     def rename(self, old: str, new: str) -> float:
         target = self.url + quote(new)
         return self._curl("-X", "MOVE", "-H", f"Destination: {target}", self.url + quote(old))[0]
+
+
+def ls(folder: Path, count: int, patience: float) -> float:
+    """Seconds of `ls -l` of a folder with `count` members."""
+    seconds, output = timed(["ls", "-l", str(folder)], patience)
+    if (found := len(output.splitlines()) - 1) != count:
+        raise BenchError(f"ls shows {found} of {count} files")
+    return seconds
 
 
 def fill_bucket(server: S3Server, folder: str, count: int) -> None:
@@ -283,6 +312,27 @@ def fill_bucket_tree(server: S3Server, folder: str, count: int) -> None:
             names.append(f"{folder}/roll-{number // 1000:03}/")
         names.append(f"{folder}/roll-{number // 1000:03}/page-{number % 1000:05}.dng")
     _put_empty(server, names)
+
+
+def fill_bucket_from(server: S3Server, folder: str, source: Path) -> None:
+    """Put the files of a local folder below `folder/`."""
+    client = s3_client(server)
+    files = sorted(source.iterdir())
+    with contextlib.closing(client), ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda file: client.upload_file(str(file), server.bucket, f"{folder}/{file.name}"), files))
+
+
+def watch(patience: float, probe: str, *arguments: str, **environment: str) -> Sequence[float]:
+    """Seconds of each step of one of tests.bench.view_probes, in a process of its own. Raises BenchError."""
+    return [
+        float(each)
+        for each in json.loads(_python("tests.bench.view_probes", [probe, *arguments], patience, environment))
+    ]
+
+
+def _python(module: str, arguments: Sequence[str], seconds: float, environment: Mapping[str, str]) -> str:
+    path = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return run([sys.executable, "-m", module, *arguments], seconds, {"PYTHONPATH": path, **environment})
 
 
 def _put_empty(server: S3Server, names: Sequence[str]) -> None:

@@ -1,15 +1,18 @@
 """The values of a run: what is measured, on which data.
 
-Owns: Workload, Measure, Row. Used by: rows, scale, table, __main__. Values.
+Owns: Workload, Measure, Row, and what is cold when. Used by: rows, scale, documents, previews, table, __main__. Values.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.doors import Contender
 from tests.bench.processes import drop_caches
+from tests.bench.wire import Wire, counted
 
 BIG = "big.dng"
 SMALL_BYTES = 100 * 1000
@@ -34,7 +37,11 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One number: `seconds`, or for memory `peak` bytes. `moved`: bytes that crossed the door. `note`: a surprise."""
+    """One number: `seconds`, or for memory `peak` bytes. `moved`: bytes that crossed the door. `note`: a surprise.
+
+    Where it was counted: `added`, the bytes of memory more than before; `requests` to S3, and `read`, the bytes from S3 that
+    the client did not ask for.
+    """
 
     row: str
     seconds: float = 0.0
@@ -43,6 +50,9 @@ class Measure:
     peak: int = 0
     note: str = ""
     failed: bool = False
+    added: int | None = None
+    requests: float | None = None
+    read: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +67,7 @@ class Row:
 # Minutes each; only when they are asked for by name, or with --all.
 LONG = frozenset(
     {"create", "stat", "renames", "unlink", "random4k", "edit", "rsync-many", "cp-many", "find", "ls-lR", "git"}
+    | {"zip", "previews"}
 )
 
 
@@ -65,3 +76,27 @@ def reopen(contender: Contender) -> None:
     contender.stop()
     drop_caches()
     contender.start()
+
+
+@contextlib.contextmanager
+def opened(contender: Contender) -> Iterator[None]:
+    """The contender, cold; stopped afterwards."""
+    try:
+        reopen(contender)
+        yield
+    finally:
+        contender.stop()
+
+
+@contextlib.contextmanager
+def behind_wire(contender: Contender) -> Iterator[Wire]:
+    """The contender, cold, while a proxy counts what it has with S3; stopped afterwards."""
+    plain = contender.place.server
+    with counted(plain) as wire:
+        contender.stop()
+        contender.redirect(wire.server)
+        try:
+            with opened(contender):
+                yield wire
+        finally:
+            contender.redirect(plain)

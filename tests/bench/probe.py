@@ -48,7 +48,7 @@ def random_http(url: str, source: str, count: str) -> float:
     start = time.perf_counter()
     got = []
     for offset in places:
-        headers = {"Range": f"bytes={offset}-{offset + READ_BYTES - 1}", **_authorization()}
+        headers = {"Range": f"bytes={offset}-{offset + READ_BYTES - 1}", **authorization()}
         connection.request("GET", target, headers=headers)
         answer = connection.getresponse()
         got.append(answer.read())
@@ -65,7 +65,7 @@ def propfind(url: str, count: str) -> float:
     parts = urllib.parse.urlsplit(url)
     start = time.perf_counter()
     connection = http.client.HTTPConnection(parts.netloc, timeout=_TIMEOUT)
-    connection.request("PROPFIND", parts.path, headers={"Depth": "1", **_authorization()})
+    connection.request("PROPFIND", parts.path, headers={"Depth": "1", **authorization()})
     answer = connection.getresponse()
     body = answer.read()
     connection.close()
@@ -156,7 +156,8 @@ def upload(endpoint: str, bucket: str, key: str, source: str) -> float:
     return time.perf_counter() - start
 
 
-def _authorization() -> dict[str, str]:
+def authorization() -> dict[str, str]:
+    """What `BENCH_AUTHORIZATION` holds, as a header."""
     value = os.environ.get("BENCH_AUTHORIZATION")
     return {"Authorization": value} if value else {}
 

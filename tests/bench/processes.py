@@ -70,6 +70,15 @@ class Service:
                 self._peaks[pid] = max(self._peaks.get(pid, 0), int(peak.split()[1]) * 1024)
         return sum(self._peaks.values())
 
+    def own_peak_bytes(self) -> int:
+        """Peak resident size of its first process alone, since it began or `forget_peak`."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
+
+    def forget_peak(self) -> None:
+        """The peak of its first process is what it has now (proc(5), clear_refs)."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
     def cpu_seconds(self) -> float:
         """User and system time of its processes, and of children already waited for."""
         ticks = 0

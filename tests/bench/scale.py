@@ -12,8 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.bench.doors import MountDoor
-from tests.bench.measures import BIG, Measure, Workload, reopen
-from tests.bench.wire import counted
+from tests.bench.measures import BIG, Measure, Workload, behind_wire, reopen
 
 Step = tuple[str, Callable[[], list[Measure]]]
 
@@ -89,20 +88,14 @@ def _git(contender: MountDoor, workload: Workload) -> list[Measure]:
 
 
 def _edit(contender: MountDoor, workload: Workload) -> list[Measure]:
-    plain = contender.place.server
-    with counted(plain) as wire:
-        contender.stop()
-        contender.redirect(wire.server)
-        reopen(contender)
+    with behind_wire(contender) as wire:
         before, cpu = wire.moved, contender.cpu_seconds()
         seconds = contender.probe("edit", BIG, str(workload.size // 2)) + _rest(contender)
         moved = wire.moved - before
         found = Measure(
             "edit", seconds, moved, cpu=contender.cpu_seconds() - cpu, note=f"{moved / 2**20:.1f} MiB on the wire"
         )
-        contender.stop()
-        contender.redirect(plain)
-        contender.start()
+    contender.start()
     return [found]
 
 

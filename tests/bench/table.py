@@ -14,10 +14,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tests.bench.doors import Contender, Door
 from tests.bench.measures import Measure, Row
+
+# Of a ZIP beside its files; what is worse stands out.
+SPEED_WANTED = 0.9
+MEMORY_WANTED = 32 << 20  # bytes
+_DOORS: Sequence[Door] = ("WebDAV", "FUSE", "S3", "local")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,63 @@ def show(
     for each in contenders:
         known = absent.get(each) or f"a finished write is {each.close}"
         console.print(f"{each.name} ({each.door}): {known}", highlight=False)
+
+
+def show_views(console: Console, results: Results, rows: Sequence[Row]) -> None:
+    """What stands beside the archive: one line per row and whoever has one."""
+    table = Table(title="Downloads and previews")
+    for name in ("what", "who", "median", "rate", "to ours", "note"):
+        table.add_column(name, justify="left" if name in ("what", "who", "note") else "right")
+    for row in rows:
+        found = {(s.contender, s.door) for s in results.samples if s.measure.row == row.name}
+        title = row.title
+        for name, door in sorted(found, key=lambda each: (_DOORS.index(each[1]), each[0] != "ours", each[0])):
+            table.add_row(title, f"{name}, {door}", *_view_cells(results, name, door, row))
+            title = ""
+        if found:
+            table.add_section()
+    if table.row_count:
+        console.print(table)
+
+
+def _view_cells(results: Results, contender: str, door: Door, row: Row) -> tuple[str, str, str, str]:
+    measures = results.of(contender, door, row.name)
+    value = results.median(contender, door, row.name)
+    notes = ", ".join(_notes(results, contender, door, row.name))
+    if value is None:
+        return "", "", "", notes
+    moved = max(each.moved for each in measures)
+    ours = results.median("ours", door, row.name) or results.median("ours", "WebDAV", row.name)
+    return (
+        f"[bold]{value * 1000:.3g} ms[/]" if value < 1 else f"[bold]{value:.3g} s[/]",
+        f"{moved / value / 1e6:.0f} MB/s" if moved else "",
+        f"{value / ours:.2f}x" if ours and contender != "ours" else "",
+        notes,
+    )
+
+
+def _notes(results: Results, contender: str, door: Door, row: str) -> Iterator[str]:
+    measures = results.of(contender, door, row)
+    yield from dict.fromkeys(escape(each.note[:120]) for each in measures if each.note)
+    plain, value = results.median(contender, door, f"{row}-plain"), results.median(contender, door, row)
+    if plain and value:
+        yield _wanted(f"{plain / value:.2f} of the plain speed", row != "zip" or plain / value >= SPEED_WANTED)
+    added = [each.added for each in measures if each.added is not None]
+    if added:
+        yield _wanted(f"{max(added) / 2**20:+.0f} MiB of memory", max(added) <= MEMORY_WANTED)
+    requests = [each.requests for each in measures if each.requests is not None]
+    if requests:
+        yield f"{statistics.median(requests):.2g} S3 requests"
+    read = [each.read for each in measures if each.read is not None]
+    if read:
+        yield f"{statistics.median(read) / 1024:.1f} KiB more from S3"
+    cpu = [each.cpu for each in measures if each.cpu]
+    if cpu:
+        yield f"CPU {statistics.median(cpu):.2f} s"
+
+
+def _wanted(text: str, is_met: bool) -> str:
+    return text if is_met else f"[bold red]{text}[/]"
 
 
 def _cell(results: Results, contender: type[Contender], door: Door, row: Row) -> str:
