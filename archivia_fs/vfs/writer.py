@@ -29,6 +29,7 @@ from archivia_fs.vfs.uploader import APPEND_MAX, Draft, Uploader
 log = logging.getLogger(__name__)
 
 GAP_MAX = 1024**2  # bytes; a smaller gap beyond the end before a write is filled with zeros in the stream
+HOLE_MAX = 64 * 1024**3  # bytes of zeros that may have to be sent before a write; minutes, and not days
 RUN_PARTS = 2  # bytes in order, in first parts (16 MiB), after which a spilling file streams again; with gaps, if all is ascending
 
 
@@ -52,12 +53,15 @@ class Writer:
             self._open_base(base)
 
     def pwrite(self, offset: int, data: Buffer) -> None:
-        """Write; waits for memory, so a slow store slows its writers. Raises NoSpace, FileTooBig, StoreError (of this or an
-        earlier part)."""
+        """Write; waits for memory, so a slow store slows its writers. Raises NoSpace, FileTooBig (also for a hole of more
+        than 64 GiB), StoreError (of this or an earlier part)."""
         view = memoryview(data).cast("B")
         end = offset + len(view)
         if end > SIZE_MAX:
             raise FileTooBig("A file holds at most 5 TiB, the largest S3 object.")
+        hole = offset - self._data_end
+        if hole > HOLE_MAX:
+            raise FileTooBig(f"S3 objects have no holes: {hole >> 30} GiB of zeros would have to be stored before this.")
         for at in range(0, len(view), APPEND_MAX):
             piece = view[at : at + APPEND_MAX]
             if not self._write_stream(offset + at, piece):
@@ -151,6 +155,13 @@ class Writer:
             self._drafts.append(self._stream)
         self._stream = self._draft = None
         self.committed()
+
+    @property
+    def _data_end(self) -> int:
+        """Behind this there are only holes, which cost nothing."""
+        stream = 0 if self._stream is None else self._stream.size
+        spilled = 0 if self._spill is None else self._spill.written.end
+        return max(stream, spilled, 0 if self._base is None else self._base.stored)
 
     # --- streaming -------------------------------------------------------------------------------------------------
 

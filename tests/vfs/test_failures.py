@@ -30,6 +30,7 @@ from archivia_fs.types import SIZE_MAX, OpenFlags
 from archivia_fs.vfs.handle import FileHandle
 from archivia_fs.vfs.reader import BLOCK
 from archivia_fs.vfs.upload_plan import UploadPlan
+from archivia_fs.vfs.writer import HOLE_MAX
 from tests.vfs.conftest import ADMIN, KIB, Core, Make
 
 MIB = 1024 * KIB
@@ -300,6 +301,25 @@ def test_nothing_is_larger_than_5_tib(core: Core) -> None:
             too_far()
         assert refused.value.errno == errno.EFBIG
     handle.release()
+
+
+@pytest.mark.parametrize("before", [b"", b"bytes", OLD])
+def test_nobody_waits_for_terabytes_of_zeros(core: Core, before: bytes) -> None:
+    """[R5] A write that would leave a hole of more than 64 GiB before it is EFBIG: S3 objects have no holes, so the zeros would
+    have to be stored."""
+    ino = core.write("a.dng", before)
+    core.vfs.truncate(ADMIN, ino, SIZE_MAX)  # where there is nothing but a hole it costs nothing
+    handle = opened(core)
+    with pytest.raises(FileTooBig):
+        handle.pwrite(len(before) + HOLE_MAX + 1, b"x")
+    handle.release()
+    assert bytes(core.vfs.snapshot(ADMIN, ino).pread(0, len(before) + 5)) == before + bytes(5)
+    handle = opened(core)
+    handle.pwrite(len(before) + 3_000_000, b"x")
+    handle.truncate(len(before) + 3_000_001)
+    handle.flush()
+    handle.release()
+    assert core.read(ino) == before + bytes(3_000_000) + b"x"
 
 
 def test_a_sparse_file_of_absurd_size_costs_nothing(core: Core) -> None:
