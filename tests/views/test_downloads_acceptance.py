@@ -51,9 +51,9 @@ class CountingStore(MemoryStore):
 class Drive:
     """An archive with the view."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, store: CountingStore | None = None) -> None:
         self.catalog = Catalog.open(f"sqlite:///{path}/catalog.db")
-        self.store = CountingStore()
+        self.store = store or CountingStore()
         options = VfsOptions(path / "spill", memory=32 * 1024**2, spill_limit=1024**2)
         self.vfs = Vfs(self.catalog, self.store, options, views=[DownloadsView(self.catalog)])
         self.catalog.add_user("admin", "x", admin=True)

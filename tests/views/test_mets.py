@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -106,6 +107,41 @@ def test_properties_with_lines_and_with_xml() -> None:
 )
 def test_times(ns: int, text: str) -> None:
     assert time_text(ns) == text
+
+
+# RFC 4180, section 2, with UTF-8 for TEXTDATA.
+FIELD = re.compile(r'"(?:[^"]|"")*"|[^",\r\n]*')
+
+
+def strictly(text: str) -> list[list[str]]:
+    """Fields by the grammar of RFC 4180 and nothing else: every record ends with CRLF, quotes stand around a whole field."""
+    records, record, at = [], list[str](), 0
+    while at < len(text):
+        found = FIELD.match(text, at)
+        assert found is not None
+        field, at = found[0], found.end()
+        record.append(field[1:-1].replace('""', '"') if field.startswith('"') else field)
+        if text.startswith("\r\n", at):
+            records.append(record)
+            record, at = [], at + 2
+        else:
+            assert text.startswith(",", at), text[at - 20 : at + 20]
+            at += 1
+    assert not record
+    return records
+
+
+def test_the_table_is_what_rfc_4180_says() -> None:
+    odd = ['"', '""', ",", ";", "\r", "\n", "\r\n", " a ", "a\tb", "é 📷", "=1+1", "'", "", 'a"b,c\nd', "\ufeff"]
+    items = [item(f"{number}.dng", original=text, described=[("title", text)]) for number, text in enumerate(odd)]
+    data = table(document(*items)).data()
+    assert not data.startswith(b"\xef\xbb\xbf")
+    head, *records = strictly(data.decode())
+    assert {len(record) for record in records} == {len(head)}
+    assert [record[0] for record in records] == [each.path for each in items]
+    assert [record[head.index("original_name")] for record in records] == odd
+    assert [record[head.index("dc.title")] for record in records] == odd
+    assert [head, *records] == [*csv.reader(io.StringIO(data.decode(), newline=""))]
 
 
 def test_the_table_repeats_columns_for_repeated_values() -> None:
