@@ -24,6 +24,7 @@ from wsgidav.request_server import RequestServer
 
 from archivia_fs.errors import Exists, FsError, NotFound
 from archivia_fs.types import InodeNo, RenameFlag, SetAttr
+from archivia_fs.vfs.view import is_view
 from webdav.conditions import State, check_http, parse_if
 from webdav.convert import Headers, fail, lock_path, reason, split_path, url_path
 from webdav.locks import covering
@@ -233,19 +234,27 @@ class NameMethods(RequestServer):
     ) -> None:
         """Put an entry in the place of another in one step; what was there goes for good.
 
-        rename(2) does that for files; for the rest the two change places (one transaction) and then the old one goes, so
-        that a crash in between loses nothing.
+        rename(2) does that for files; for the rest the two change places (one transaction, which asks for the rights to remove
+        either) and then the old one goes, so that a crash in between loses nothing. If it cannot go after all, they change back.
         """
-        if source.stat.is_dir or target.stat.is_dir:
-            self._vfs.rename(caller, parent, name, new_parent, new_name, RenameFlag.EXCHANGE)
-            self._vfs.remove(caller, parent, name)
-        else:
+        if not (source.stat.is_dir or target.stat.is_dir):
             self._vfs.rename(caller, parent, name, new_parent, new_name)
+            return
+        self._vfs.rename(caller, parent, name, new_parent, new_name, RenameFlag.EXCHANGE)
+        try:
+            self._vfs.remove(caller, parent, name)
+        except BaseException:
+            with contextlib.suppress(FsError):
+                self._vfs.rename(caller, parent, name, new_parent, new_name, RenameFlag.EXCHANGE)
+            raise
 
     def _source_and_target(self, environ: Environ, *, moves: bool = False) -> tuple[Node, Folder, str, Node | None]:
         """All checks that COPY and MOVE share (RFC 4918 9.8, 9.9). Returns source, the target's folder and name, and
         what is there now."""
         source = self._existing(environ)
+        if is_view(source.stat.ino):
+            message = "What a view shows is computed: download it, and upload your copy under /Documents."
+            fail(HTTPStatus.FORBIDDEN, message)
         if util.get_content_length(environ):
             fail(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"{environ['REQUEST_METHOD']} takes no body.")
         overwrite = environ.get("HTTP_OVERWRITE", "T").strip().upper()
@@ -258,6 +267,8 @@ class NameMethods(RequestServer):
         if there.startswith(here.rstrip("/") + "/") and source.stat.is_dir:
             fail(HTTPStatus.FORBIDDEN, "A folder cannot go into itself.")
         folder, name = self._parent(path, environ)
+        if is_view(folder.stat.ino):
+            fail(HTTPStatus.FORBIDDEN, "Views are computed, nothing can be put there; write under /Documents.")
         target = self._provider.get_resource_inst(path, environ)
         if target is None:
             self._provider.refuse_hidden(folder, name)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,10 +14,13 @@ from xml.etree.ElementTree import Element, fromstring
 
 import pytest
 
+from archivia_fs.content import BytesContent, Content
+from archivia_fs.errors import NotFound
 from archivia_fs.store.base import ObjectStore
 from archivia_fs.types import Caller
 from archivia_fs.vfs.passwords import hash_password
 from archivia_fs.vfs.vfs import Vfs, VfsOptions
+from archivia_fs.vfs.view import Archive, View, ViewNode
 from catalog.catalog import Catalog
 from tests.webdav.toy import USERS, ToyVfs
 from webdav.server import WebDavOptions, WebDavServer
@@ -72,13 +76,39 @@ def basic(user: str = "alice", password: str | None = None) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(text.encode()).decode()}
 
 
+class SlowView:
+    """`/Slow` with one file; to look at it waits for `open_gate`, as for a preview that has to be made."""
+
+    name = "Slow"
+
+    def __init__(self) -> None:
+        self.open_gate = threading.Event()
+        self.open_gate.set()
+        self._file = ViewNode("a", "a.jpg", directory=False, mtime_ns=0, size=4, etag="e")
+
+    def root(self) -> ViewNode:
+        return ViewNode("", self.name, directory=True, mtime_ns=0)
+
+    def entries(self, archive: Archive, caller: Caller, node: ViewNode) -> Sequence[ViewNode]:
+        return [self._file]
+
+    def lookup(self, archive: Archive, caller: Caller, node: ViewNode, name: str) -> ViewNode:
+        if name != self._file.name:
+            raise NotFound(f"There is no {name!r}.")
+        assert self.open_gate.wait(30)
+        return self._file
+
+    def open(self, archive: Archive, caller: Caller, node: ViewNode) -> Content:
+        return BytesContent(b"jpeg", "e")
+
+
 @contextlib.contextmanager
-def real_drive(home: Path, store: ObjectStore) -> Iterator[Vfs]:
+def real_drive(home: Path, store: ObjectStore, *views: View) -> Iterator[Vfs]:
     """The core itself, with alice as admin, bob, and BOX."""
     catalog = Catalog.open(f"sqlite:///{home}/catalog.db")
     for user, password in USERS.items():
         catalog.add_user(user, hash_password(password), admin=user == "alice")
-    vfs = Vfs(catalog, store, VfsOptions(home / "spill", memory=64 * 1024**2))
+    vfs = Vfs(catalog, store, VfsOptions(home / "spill", memory=64 * 1024**2), views)
     vfs.mkdir(ALICE, vfs.resolve(ALICE, "/Documents").ino, "archive", 0o755)
     yield vfs
     vfs.close()

@@ -17,7 +17,7 @@ from wsgidav.dav_error import DAVError
 from archivia_fs.store.faults import Fault, FaultyStore, Kind
 from archivia_fs.store.memory import MemoryStore
 from archivia_fs.vfs.vfs import Vfs
-from tests.webdav.conftest import BOX, Client, real_drive
+from tests.webdav.conftest import BOX, Client, SlowView, real_drive
 from tests.webdav.test_put import Raw
 from webdav import connection, slots
 from webdav.server import WebDavOptions, WebDavServer
@@ -33,8 +33,13 @@ def store() -> FaultyStore:
 
 
 @pytest.fixture
-def drive(tmp_path: Path, store: FaultyStore) -> Iterator[Vfs]:
-    with real_drive(tmp_path, store) as vfs:
+def view() -> SlowView:
+    return SlowView()
+
+
+@pytest.fixture
+def drive(tmp_path: Path, store: FaultyStore, view: SlowView) -> Iterator[Vfs]:
+    with real_drive(tmp_path, store, view) as vfs:
         yield vfs
 
 
@@ -129,6 +134,19 @@ def test_default_options_serve_many_at_once(drive: Vfs, store: FaultyStore) -> N
     client.connection.close()
     store.heal()
     server.stop(0.5)
+
+
+def test_previews_that_are_being_made(dav: Client, server: WebDavServer, ask: _Ask, view: SlowView) -> None:
+    """To ask for the attributes of one is to make it; to list the folder is not."""
+    dav.put(BOX + "large", b"x")
+    view.open_gate.clear()
+    for _ in range(TRANSFERS + WAITING):
+        ask("HEAD", "/Slow/a.jpg")
+        ask("PROPFIND", "/Slow/a.jpg", "Depth: 0")
+    time.sleep(0.5)
+    answered_at_once(server.url)
+    assert dav("PROPFIND", "/Slow/", Depth="1").hrefs() == ["/Slow/", "/Slow/a.jpg"]
+    view.open_gate.set()
 
 
 def test_who_is_too_many_is_told(dav: Client, ask: _Ask) -> None:

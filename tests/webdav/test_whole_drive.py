@@ -16,7 +16,7 @@ from archivia_fs.vfs.vfs import Vfs
 from catalog.namespace import NewInode
 from tests.catalog.test_durability import pytestmark as needs_cachestat
 from tests.catalog.test_durability import unwritten
-from tests.webdav.conftest import ALICE, BOX, Client, real_drive
+from tests.webdav.conftest import ALICE, BOX, Client, SlowView, real_drive
 from tests.webdav.test_clients import program
 from tests.webdav.test_put import Raw
 from tests.webdav.toy import USERS
@@ -28,7 +28,7 @@ DATA = bytes(range(256)) * 80_000  # 20 MB: several parts
 
 @pytest.fixture
 def drive(tmp_path: Path) -> Iterator[Vfs]:
-    with real_drive(tmp_path, MemoryStore()) as vfs:
+    with real_drive(tmp_path, MemoryStore(), SlowView()) as vfs:
         yield vfs
 
 
@@ -140,6 +140,16 @@ def test_whose_collection_it_is(dav: Client, drive: Vfs, connect: Callable[[str]
         for folder in (BOX, BOBS):
             assert dav("GET", folder + "roll/whose").body == folder.encode()
             assert dav("PROPFIND", folder, Depth="1").hrefs() == [folder, folder + "roll/"]
+
+
+@pytest.mark.parametrize("method", ["COPY", "MOVE"])
+def test_between_the_archive_and_a_view(dav: Client, method: str) -> None:
+    dav.put(BOX + "a")
+    answer = dav(method, "/Slow/a.jpg", Destination=BOX + "b.jpg")
+    assert (answer.status, b"download it" in answer.body) == (403, True)
+    answer = dav(method, BOX + "a", Destination="/Slow/a")
+    assert (answer.status, b"write under /Documents" in answer.body) == (403, True)
+    assert dav("PROPFIND", BOX, Depth="1").hrefs() == [BOX, BOX + "a"]
 
 
 def test_rights(dav: Client, server: WebDavServer) -> None:
