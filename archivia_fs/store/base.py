@@ -9,6 +9,7 @@ something that is gone succeed).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,11 +27,13 @@ PARTS_MAX = 10_000
 class Capabilities:
     """What the probe at start found. `checksum`: how the server proves that it got the bytes:
     "crc32" (rejects a wrong x-amz-checksum-crc32), "md5" (rejects a wrong Content-MD5), "etag" (only the
-    ETag, the MD5 of the bytes, can be compared), "none" (read back)."""
+    ETag, the MD5 of the bytes, can be compared), "none" (read back). `multipart_etag`: what it answers to a completed
+    upload is `multipart_etag()` of the parts."""
 
     part_copy: bool
     conditional_put: bool
     checksum: str
+    multipart_etag: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ class ObjectStore(Protocol):
 
     def complete_upload(self, key: ObjectKey, upload_id: UploadId, parts: Sequence[Part]) -> StoredObject:
         """Make the object from `parts` (sorted by number), then HEAD it: another size than the parts' sum raises CorruptData.
-        Repeating it after a lost answer succeeds if the object is there with that size."""
+        Repeating it after a lost answer succeeds if the object is there and its ETag is that of these very parts."""
         ...
 
     def abort_upload(self, key: ObjectKey, upload_id: UploadId) -> None: ...
@@ -104,3 +107,13 @@ class ObjectStore(Protocol):
     def list_uploads(self, prefix: str) -> Iterator[PendingUpload]: ...
 
     def close(self) -> None: ...
+
+
+def multipart_etag(parts: Sequence[Part]) -> str:
+    """The ETag of an object made of these parts: the MD5 of their MD5s, and how many they are. "" if one of them has no MD5 for an
+    ETag (a server that encrypts). A part that SeaweedFS has copied has such an ETag itself, of which the MD5 counts."""
+    try:
+        digests = b"".join(bytes.fromhex(part.etag.partition("-")[0]) for part in parts)
+    except ValueError:
+        return ""
+    return f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(parts)}"

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing_extensions import Buffer
 
 from archivia_fs.errors import CorruptData, NotSupported, ObjectMissing, StoreRejected
-from archivia_fs.store.base import PART_SIZE_MIN, PARTS_MAX, Capabilities, PendingUpload, StoredObject
+from archivia_fs.store.base import PART_SIZE_MIN, PARTS_MAX, Capabilities, PendingUpload, StoredObject, multipart_etag
 from archivia_fs.types import ObjectKey, Part, UploadId
 
 _ABLE = Capabilities(part_copy=True, conditional_put=True, checksum="crc32")
@@ -113,13 +113,12 @@ class MemoryStore:
         expected = sum(part.size for part in parts)
         with self._lock:
             done = self._objects.get(key)
-            if upload_id not in self._uploads and done is not None and len(done.data) == expected:
+            if upload_id not in self._uploads and done is not None and done.etag == multipart_etag(parts):
                 return _stored(key, done)  # completed before, and the answer was lost
             upload = self._upload(key, upload_id)
             self._check(parts, upload)
             data = b"".join(upload.parts[part.number] for part in parts)
-            digests = b"".join(bytes.fromhex(_md5(upload.parts[part.number])) for part in parts)
-            made = _Object(data, f"{_md5(digests)}-{len(parts)}", time.time_ns())
+            made = _Object(data, multipart_etag(parts), time.time_ns())
             self._objects[key] = made
             del self._uploads[upload_id]
         if len(data) != expected:

@@ -16,7 +16,7 @@ from typing_extensions import Buffer
 
 from archivia_fs.errors import CorruptData, NotSupported, ObjectMissing
 from archivia_fs.store import s3_probe
-from archivia_fs.store.base import Capabilities, PendingUpload, StoredObject
+from archivia_fs.store.base import Capabilities, PendingUpload, StoredObject, multipart_etag
 from archivia_fs.store.s3_errors import S3Config
 from archivia_fs.store.s3_requests import S3Requests
 from archivia_fs.types import ObjectKey, Part, UploadId
@@ -153,11 +153,14 @@ class S3Store:
         listed: list[CompletedPartTypeDef] = [{"PartNumber": p.number, "ETag": f'"{p.etag}"'} for p in parts]
         try:
             with self._requests.doing(f'complete the upload of "{key}"'):
-                self._requests.slow_client.complete_multipart_upload(
+                made = self._requests.slow_client.complete_multipart_upload(
                     Bucket=self._bucket, Key=self._prefix + key, UploadId=upload_id, MultipartUpload={"Parts": listed}
                 )
         except ObjectMissing as gone:
             return self._completed_before(key, parts, gone)
+        if self._capabilities.multipart_etag and _bare(made.get("ETag")) != multipart_etag(parts):
+            # SeaweedFS says 200 again to whoever completes an upload that is complete, whatever parts he names
+            raise ObjectMissing(f'The upload of "{key}" was completed before, by another gateway and with other parts.')
         stored = self.head(key)
         expected = sum(part.size for part in parts)
         if stored.size != expected:
@@ -165,12 +168,14 @@ class S3Store:
         return stored
 
     def _completed_before(self, key: ObjectKey, parts: Sequence[Part], gone: ObjectMissing) -> StoredObject:
-        """No such upload, or no such part: then its completion happened and the answer was lost, or it is really gone."""
+        """No such upload, or no such part: then its completion happened and the answer was lost, or it is really gone. Another
+        gateway, which was taken for dead, may have completed it with other parts: only the object of these counts."""
         try:
             stored = self.head(key)
         except ObjectMissing:
             raise gone from None
-        if stored.size != sum(part.size for part in parts):
+        etag = multipart_etag(parts)
+        if not etag or (stored.size, stored.etag) != (sum(part.size for part in parts), etag):
             raise gone
         return stored
 

@@ -14,8 +14,9 @@ import secrets
 import zlib
 
 from archivia_fs.errors import CorruptData, PreconditionFailed, StoreError, StoreRejected
-from archivia_fs.store.base import Capabilities
+from archivia_fs.store.base import Capabilities, multipart_etag
 from archivia_fs.store.s3_requests import PutOperation, S3Requests
+from archivia_fs.types import Part
 
 _CONTENT = memoryview(b"Archivia FS looks at what this server can do. " * 4)
 _OTHER = memoryview(bytes(len(_CONTENT)))  # same length, other checksums
@@ -58,7 +59,10 @@ class _Probe:
             made = self._requests.client.create_multipart_upload(Bucket=self._bucket, Key=self._target)
         self._upload = made["UploadId"]
         return Capabilities(
-            checksum=self._checksum(etag), conditional_put=self._conditional_put(), part_copy=self._part_copy()
+            checksum=self._checksum(etag),
+            conditional_put=self._conditional_put(),
+            part_copy=self._part_copy(),
+            multipart_etag=self._multipart_etag(),
         )
 
     def _checksum(self, etag: str) -> str:
@@ -129,6 +133,23 @@ class _Probe:
         except StoreError:
             return False  # whatever it was: resending bytes always works
         return got == _CONTENT[start:]
+
+    def _multipart_etag(self) -> bool:
+        """Whether the ETag of a completed upload tells of what parts it was made. A server that encrypts may have others."""
+        client, bucket, key = self._requests.client, self._bucket, self._target
+        try:
+            with self._requests.doing("complete an upload"):
+                upload = client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+                sent = client.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=1, Body=bytes(_CONTENT))
+                made = client.complete_multipart_upload(
+                    Bucket=bucket,
+                    Key=key,
+                    UploadId=upload,
+                    MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": sent["ETag"]}]},
+                )
+        except StoreError:
+            return False
+        return made.get("ETag", "").strip('"') == multipart_etag([Part(1, len(_CONTENT), sent["ETag"].strip('"'), 0)])
 
     def clean_up(self) -> None:
         """Best effort: what failed the probe may fail this too, and `gc` finds the rest."""
