@@ -65,7 +65,7 @@ def test_another_process(house: House, roll: str, tmp_path: Path) -> None:
         assert refused(lambda drive=drive: drive.read(path)) is No.MISSING  # type: ignore[misc]
     for data in ("written by another gateway", "and once more, otherwise"):
         config = house.config
-        arguments = [config.endpoint, config.bucket, config.access_key, config.secret_key, config.region]
+        arguments = [config.endpoint, config.bucket, config.access_key, config.secret_key, config.region, config.prefix]
         command = [sys.executable, "-c", OTHER, house.catalog_url, str(tmp_path), path, data, *arguments]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
         subprocess.run(command, env=environment, check=True, timeout=60)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.functional.conftest import House
+from tests.functional.conftest import House, frozen
 from tests.fuse.conftest import eventually
+from tests.s3_servers import S3Server
 
 MIB = 1024**2
 MASTER = random.Random(1).randbytes(20 * MIB)
@@ -27,23 +26,6 @@ def master(house: House, roll: str) -> Path:
     return house.mount / "Documents" / "archive" / roll / "a.dng"
 
 
-@contextmanager
-def frozen(house: House) -> Iterator[None]:
-    """The S3 server takes connections and answers nothing."""
-    port = f"-s3.port={house.config.endpoint.rpartition(':')[2]}".encode()
-    (server,) = [
-        int(child)
-        for task in Path("/proc/self/task").iterdir()
-        for child in (task / "children").read_text().split()
-        if port in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-    ]
-    os.kill(server, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(server, signal.SIGCONT)
-
-
 def stuck(read: Callable[[], int]) -> int:
     """What `read` gives when it has not changed for a second."""
     seen = read()
@@ -53,11 +35,11 @@ def stuck(read: Callable[[], int]) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_copy_dies_and_leaves_the_old_master(house: House, master: Path, number: signal.Signals) -> None:
+def test_a_killed_copy_dies_and_leaves_the_old_master(server: S3Server, master: Path, number: signal.Signals) -> None:
     with subprocess.Popen(["cp", "/dev/zero", str(master)]) as copy:
         try:
             eventually(lambda: master.stat().st_size > 30 * MIB, 30)
-            with frozen(house):
+            with frozen(server):
                 stuck(lambda: master.stat().st_size)  # in write(2)
                 copy.send_signal(number)
                 assert copy.wait(DIES_SECONDS) == -number
@@ -73,9 +55,9 @@ def test_a_killed_copy_dies_and_leaves_the_old_master(house: House, master: Path
 
 
 @pytest.mark.parametrize("flag", ["direct", "noatime"])
-def test_a_killed_reader_dies(house: House, master: Path, flag: str) -> None:
+def test_a_killed_reader_dies(server: S3Server, master: Path, flag: str) -> None:
     command = ["dd", f"if={master}", "of=/dev/null", "bs=1M", f"iflag={flag}", "status=none"]
-    with frozen(house), subprocess.Popen(command) as reader:
+    with frozen(server), subprocess.Popen(command) as reader:
         time.sleep(1.0)
         assert reader.poll() is None
         reader.kill()
@@ -83,8 +65,8 @@ def test_a_killed_reader_dies(house: House, master: Path, flag: str) -> None:
     assert master.read_bytes() == MASTER
 
 
-def test_who_is_killed_in_close_has_closed(house: House, master: Path) -> None:
-    with frozen(house), subprocess.Popen(["dd", "if=/dev/zero", f"of={master}", "bs=4k", "count=1"]) as writer:
+def test_who_is_killed_in_close_has_closed(server: S3Server, master: Path) -> None:
+    with frozen(server), subprocess.Popen(["dd", "if=/dev/zero", f"of={master}", "bs=4k", "count=1"]) as writer:
         time.sleep(1.0)  # 4 KiB are sent at close
         assert writer.poll() is None
         writer.kill()
