@@ -1,4 +1,4 @@
-"""Resource objects: one drive entry each, as wsgidav's machinery (OPTIONS, LOCK, the HTML listing) wants to see it.
+"""Resource objects: one drive entry each, as wsgidav's machinery (OPTIONS, LOCK) wants to see it.
 
 Owns: which entries WebDAV shows. Folders and regular files; a relative symbolic link that leads to a regular file of the archive is
 shown as that file, and written through (removing or moving it means the link); other links, fifos, sockets and devices are

@@ -16,19 +16,14 @@ import os
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 from cheroot import wsgi
 from cheroot.ssl.builtin import BuiltinSSLAdapter
-from typing_extensions import Buffer
 from wsgidav.dav_error import DAVError
-from wsgidav.dir_browser._dir_browser import ASSET_SHARE, WsgiDavDirBrowser
 from wsgidav.mw.base_mw import BaseMiddleware
-from wsgidav.request_server import RequestServer
 from wsgidav.wsgidav_app import WsgiDAVApp
 
 from archivia_fs.errors import ConfigError, FsError
@@ -140,14 +135,7 @@ class WebDavApp(WsgiDAVApp):
                 "verbose": 1,
                 "logging": {"enable": False},  # or wsgidav would install handlers of its own
                 "http_authenticator": {"accept_basic": False},
-                "middleware_stack": [WsgiDavDirBrowser, _Methods],
-                "dir_browser": {
-                    "show_user": False,
-                    "ms_sharepoint_support": False,
-                    "libre_office_support": False,
-                    "davmount": False,
-                    "response_trailer": "Archivia FS",
-                },
+                "middleware_stack": [_Methods],
             }
         )
         provider.set_lock_manager(provider.locks)  # type: ignore[no-untyped-call]  # the constructor above took it away
@@ -166,10 +154,6 @@ class WebDavApp(WsgiDAVApp):
             environ["wsgidav.app"] = self
             environ["wsgidav.config"] = self.config
             environ["wsgidav.verbose"] = self.verbose
-            if path.startswith(ASSET_SHARE + "/"):
-                environ["wsgidav.provider"] = self.provider_map[ASSET_SHARE]
-                environ["SCRIPT_NAME"], environ["PATH_INFO"] = ASSET_SHARE, path.removeprefix(ASSET_SHARE)
-                return _assets(self.provider_map[ASSET_SHARE], environ, start_response)
             environ["wsgidav.provider"] = self._drive
             if environ["REQUEST_METHOD"] != "PUT":
                 _read_small_body(environ)
@@ -248,14 +232,6 @@ def _read_small_body(environ: Environ) -> None:
         fail(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A request body other than a file may have {SMALL_BODY_MAX} bytes.")
     environ["wsgi.input"] = io.BytesIO(data)
     environ["CONTENT_LENGTH"] = "0" if environ["REQUEST_METHOD"] in ("GET", "HEAD") else str(len(data))
-
-
-def _assets(provider: Any, environ: Environ, start_response: StartResponse) -> Iterator[Buffer]:
-    """Style sheet and icons of the HTML listing, through wsgidav's own server for its own files."""
-    try:
-        yield from RequestServer(provider)(environ, start_response)
-    except DAVError as error:
-        yield from _failed(error, environ, start_response)
 
 
 def _failed(error: Exception, environ: Environ, start_response: StartResponse) -> Response:

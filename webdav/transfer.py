@@ -14,6 +14,7 @@ from typing_extensions import Buffer
 from archivia_fs.content import Content
 from archivia_fs.errors import Exists, StoreError
 from archivia_fs.vfs.put import PutHandle
+from webdav import listing
 from webdav.conditions import Span, expected_etags, requested_span
 from webdav.connection import TAKE_SLOT, Body, BrokenBody
 from webdav.convert import Headers, fail, http_date, reason
@@ -27,8 +28,12 @@ class DriveServer(NameMethods):
     """All methods of the drive."""
 
     def do_GET(self, environ: Environ, start_response: StartResponse) -> Response:
-        file = self._file(environ)
+        file = self._shown(environ)
         self._evaluate_if_headers(file, environ)
+        if isinstance(file, Folder):
+            members = file.members()  # here an error of the core still becomes a status
+            start_response(reason(HTTPStatus.OK), [*listing.HEADERS])
+            return listing.page(file, members)
         environ[TAKE_SLOT]()
         content = self._vfs.snapshot(file.caller, file.stat.ino)
         try:
@@ -37,19 +42,25 @@ class DriveServer(NameMethods):
         except BaseException:
             content.close()
             raise
-        return Blocks(content, span or Span(0, content.size))
+        span = span or Span(0, content.size)
+        content.expect(span.start, span.start + span.size)
+        return Blocks(content, span)
 
     def do_HEAD(self, environ: Environ, start_response: StartResponse) -> Response:
         """GET's headers without opening anything. Range is for GET only (RFC 9110 14.2)."""
-        file = self._file(environ)
+        file = self._shown(environ)
         self._evaluate_if_headers(file, environ)
+        if isinstance(file, Folder):
+            start_response(reason(HTTPStatus.OK), [*listing.HEADERS])
+            return []
         self._start(start_response, file, file.stat.size, file.stat.etag, None)
         return []
 
-    def _file(self, environ: Environ) -> File:
+    def _shown(self, environ: Environ) -> File | Folder:
         node = self._existing(environ)
-        if not isinstance(node, File):
-            fail(HTTPStatus.METHOD_NOT_ALLOWED, "A folder has no content; ask with PROPFIND, or a browser.")
+        if isinstance(node, Folder):
+            return node
+        assert isinstance(node, File)
         size = parse_qs(environ.get("QUERY_STRING", "")).get("size")
         if size:  # of a preview: /Thumbnails/a/b.dng.jpg?size=256
             node.stat = self._vfs.variant(node.caller, node.stat.ino, size[-1])
@@ -62,7 +73,11 @@ class DriveServer(NameMethods):
             ("ETag", f'"{etag}"'),
             ("Last-Modified", http_date(file.stat.mtime_ns)),
             ("Accept-Ranges", "bytes"),
+            ("X-Content-Type-Options", "nosniff"),
         ]
+        if file.get_content_type().endswith(("html", "xml")):
+            # A browser would run its scripts with the password of who reads it: whoever may write could do all that the reader may.
+            headers.append(("Content-Security-Policy", "sandbox"))
         if span is not None:
             headers.append(("Content-Range", f"bytes {span.start}-{span.start + span.size - 1}/{size}"))
         start_response(reason(HTTPStatus.OK if span is None else HTTPStatus.PARTIAL_CONTENT), headers)

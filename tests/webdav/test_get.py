@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import http.client
+import re
 import socket
+import stat
 import time
 from urllib.parse import urlsplit
 
 import pytest
 
+from tests.webdav.conftest import ALICE as ME
 from tests.webdav.conftest import Client, basic
 from tests.webdav.toy import ToyVfs
+from webdav.listing import readable
 
 FILE = "/Documents/a.dng"
 DATA = bytes(range(256)) * 10_000  # 2.56 MB: more than two blocks
@@ -149,12 +153,54 @@ def test_store_that_fails_at_once_is_a_503(dav: Client, etag: str, vfs: ToyVfs) 
 
 def test_folder_listing_for_people(dav: Client, etag: str) -> None:
     dav.put("/Documents/%3Cb%3E%20%26%20%C3%BC.txt")
-    answer = dav("GET", "/Documents/")
-    assert answer.status == 200
-    assert answer.headers["Content-Type"].startswith("text/html")
-    assert b"a.dng" in answer.body
-    assert b"<b>" not in answer.body
-    assert dav("GET", "/Documents").headers["Location"] == "/Documents/"
-    assert dav("GET", "/:dir_browser/style.css").status == 200
-    assert dav("GET", "/:dir_browser/../server.py").status in (400, 404)
-    assert dav("PUT", "/:dir_browser/style.css", b"x").status in (403, 405)
+    dav("MKCOL", "/Documents/sub")
+    dav("MKCOL", "/Documents/sub/%22deep%22")
+    for path in ("/Documents/", "/Documents"):
+        answer = dav("GET", path)
+        assert answer.status == 200
+        assert answer.headers["Content-Type"].startswith("text/html")
+        links = re.findall(r'<a href="([^"]*)">(.*?)</a>', answer.body.decode())
+        assert links == [
+            ("/", "Archivia FS"),
+            ("/Documents/%3Cb%3E%20%26%20%C3%BC.txt", "&lt;b&gt; &amp; ü.txt"),
+            ("/Documents/a.dng", "a.dng"),
+            ("/Documents/sub/", "sub/"),
+        ]
+        assert b"<script" not in answer.body
+    assert all(dav("GET", link).status == 200 for link, _ in links)
+    body = dav("GET", "/Documents/sub/%22deep%22").body.decode()
+    assert '<a href="/Documents/sub/">sub</a> / &quot;deep&quot;</h1>' in body
+    assert "empty" in body
+    assert dav("GET", "/").status == 200
+    head = dav("HEAD", "/Documents/")
+    assert (head.status, head.body) == (200, b"")
+    assert dav("GET", "/Documents/no/").status == 404
+
+
+def test_large_folder_for_people(dav: Client, vfs: ToyVfs) -> None:
+    folder = vfs.resolve(ME, "/Documents").ino
+    for number in range(3000):
+        vfs.mknod(ME, folder, f"page-{number:05}.dng", stat.S_IFREG | 0o644, 0)
+    answer = dav("GET", "/Documents")
+    assert answer.body.count(b"<tr>") == 3001
+    assert answer.headers["Transfer-Encoding"] == "chunked"
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (999_950, "1.0 MB"), (8 * 10**10, "80.0 GB")],
+)
+def test_sizes_for_people(size: int, text: str) -> None:
+    assert readable(size) == text
+
+
+@pytest.mark.parametrize("name", ["a.html", "a.svg", "a.xml", "a.rdf", "A.HTM"])
+def test_pages_in_the_archive_run_no_scripts(dav: Client, name: str) -> None:
+    """They would run with the password of whoever opens them in a browser."""
+    dav.put("/Documents/" + name)
+    for method in ("GET", "HEAD"):
+        headers = dav(method, "/Documents/" + name).headers
+        assert headers["Content-Security-Policy"] == "sandbox"
+        assert headers["X-Content-Type-Options"] == "nosniff"
+    dav.put("/Documents/a.pdf")
+    assert dav("GET", "/Documents/a.pdf").headers["Content-Security-Policy"] is None  # a sandboxed PDF is not shown

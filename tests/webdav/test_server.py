@@ -40,7 +40,7 @@ from webdav.server import WebDavOptions, WebDavServer
 @pytest.mark.parametrize("method", ["GET", "OPTIONS", "PUT"])
 def test_nobody_comes_in_without_a_password(server: WebDavServer, method: str, header: str | None) -> None:
     connection = http.client.HTTPConnection(urlsplit(server.url).netloc)
-    connection.request(method, "/:dir_browser/style.css", headers={} if header is None else {"Authorization": header})
+    connection.request(method, "/Documents/", headers={} if header is None else {"Authorization": header})
     response = connection.getresponse()
     assert response.status == 401
     assert response.headers["WWW-Authenticate"] == 'Basic realm="Archivia FS", charset="UTF-8"'
