@@ -53,12 +53,13 @@ _TWIN = (
     select(previews)
     .join_from(previews, revisions, revisions.c.sha256 == previews.c.sha256)
     .where(revisions.c.id == bindparam("id"), previews.c.revision != bindparam("id"))
-    .where(previews.c.state != PreviewState.PLACEHOLDER.value)
+    .order_by(previews.c.state == PreviewState.PLACEHOLDER.value, previews.c.made_ns.desc())
     .limit(1)
 )
 _CONTENT = select(revisions.c.sha256).where(revisions.c.id == bindparam("id"))
 _DROP = delete(previews).where(previews.c.revision == bindparam("b_revision"))
 _ADD = insert(previews)
+_NOTE = update(previews).where(previews.c.revision == bindparam("b_revision")).values(sha256=bindparam("content"))
 _COUNT = select(previews.c.state, func.count()).group_by(previews.c.state)
 _FAILED = (
     select(previews)
@@ -88,7 +89,8 @@ class Previews:
         )
 
     def twin(self, revision: RevisionId) -> PreviewRecord | None:
-        """The preview of another revision with the same bytes, by their SHA-256; None if there is none or it is pending."""
+        """What is known of another revision with the same bytes, by their SHA-256: a preview before a failure, of failures the
+        last. None if there is none or it is pending."""
         return self._readers.read(lambda c: _first(c, _TWIN, revision))
 
     def save(self, record: PreviewRecord) -> None:
@@ -110,6 +112,11 @@ class Previews:
     def unknown_objects(self, keys: Collection[ObjectKey]) -> set[ObjectKey]:
         """Those of `keys` that no preview has; for gc."""
         return self._readers.read(lambda c: _unknown(c, keys))
+
+
+def note_content(session: Session, revision: RevisionId, sha256: str | None) -> None:
+    """The SHA-256 of a revision is known by now."""
+    session.connection.execute(_NOTE, {"b_revision": revision, "content": sha256})
 
 
 def _first(connection: Connection, query: Any, revision: RevisionId) -> PreviewRecord | None:

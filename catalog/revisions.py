@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, bindparam, delete, insert, select, updat
 
 from archivia_fs.errors import CatalogError, Changed, Exists, InvalidArgument, IsADirectory, NotFound
 from archivia_fs.types import ChangeKind, Effects, InodeNo, Part, Revision, RevisionId, Stat, UploadId
-from catalog import gateways, journal
+from catalog import gateways, journal, previews
 from catalog.models import inodes, revision_parts, revisions
 from catalog.namespace import SET_ID, NewInode, directory, do_make, find, get_stat
 from catalog.rows import stat_of
@@ -68,6 +68,7 @@ def fill_checksums(session: Session, revision: RevisionId, sha256: str | None, c
             )
     values = {"sha256": row.sha256 or sha256, "crc32": crc32 if row.crc32 is None else row.crc32}
     session.connection.execute(_FILL, {"b_id": revision, **values})
+    previews.note_content(session, revision, row.sha256 or sha256)
 
 
 def commit(

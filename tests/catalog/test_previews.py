@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from archivia_fs.types import ObjectKey, RevisionId
 from catalog.catalog import Catalog
@@ -53,11 +54,24 @@ def test_twins_have_the_same_content(catalog: Catalog) -> None:
         assert catalog.previews.twin(RevisionId(other)) is None
 
 
-def test_a_failure_is_nobodys_twin(catalog: Catalog) -> None:
-    store(catalog, "r1")
-    store(catalog, "r2")
-    catalog.previews.save(FAILED)
-    assert catalog.previews.twin(RevisionId("r1")) is None
+def test_a_failure_is_a_twin_if_there_is_no_better_one(catalog: Catalog) -> None:
+    for name in ("r1", "r2", "r3", "r4"):
+        store(catalog, name)
+    for name, at in (("r2", 1), ("r3", 2)):
+        catalog.previews.save(replace(FAILED, revision=RevisionId(name), made_ns=at))
+    assert catalog.previews.twin(RevisionId("r4")) == replace(FAILED, revision=RevisionId("r3"), made_ns=2)
+    catalog.previews.save(MADE)
+    assert catalog.previews.twin(RevisionId("r4")) == MADE
+
+
+def test_what_is_filled_in_later_makes_twins(catalog: Catalog) -> None:
+    store(catalog, "r1", sha256=None)
+    store(catalog, "r2", sha256=None)
+    catalog.previews.save(MADE)
+    catalog.fill_checksums(RevisionId("r2"), "a" * 64, None)
+    assert catalog.previews.twin(RevisionId("r2")) is None
+    catalog.fill_checksums(RevisionId("r1"), "a" * 64, None)
+    assert catalog.previews.twin(RevisionId("r2")) == MADE
 
 
 def test_previews_go_with_their_revision(catalog: Catalog) -> None:

@@ -190,6 +190,26 @@ def _png(width: int, height: int) -> bytes:
     return buffer.getvalue()
 
 
+def test_copies_that_arrive_together_are_decoded_once(drive: Drive) -> None:
+    """[T6] However many ask for a preview at once, it is made once."""
+    for index in range(8):
+        drive.put(f"/Documents/scans/{index}.png", _png(800, 600))
+    drive.maker.delay = 0.2
+    with ThreadPoolExecutor(8) as clients:
+        found = set(clients.map(lambda index: drive.read(f"/Thumbnails/scans/{index}.png.jpg"), range(8)))
+    assert len(found) == 1
+    assert drive.maker.made == 1
+    assert drive.catalog.previews.counts() == {PreviewState.DECODED: 8}
+
+
+def test_a_hostile_file_costs_one_decoder_however_often_it_is_copied(drive: Drive) -> None:
+    for index in range(5):
+        drive.put(f"/Documents/scans/{index}.jpg", BAD["half.jpg"])
+        assert drive.read(f"/Thumbnails/scans/{index}.jpg.jpg") == PLACEHOLDER
+    assert drive.maker.made == 1
+    assert drive.catalog.previews.counts() == {PreviewState.PLACEHOLDER: 5}
+
+
 def test_it_is_kept_in_the_bucket_and_found_in_memory(drive: Drive, pool: Pool) -> None:
     drive.put("/Documents/scans/a.jpg", jpeg(1300, 900))
     data = drive.read("/Thumbnails/scans/a.jpg.jpg")

@@ -71,6 +71,13 @@ def shown_etag(record: PreviewRecord, side: int) -> str:
     return PLACEHOLDER_ETAG if record.key is None else f"{record.etag}-{side}"
 
 
+def _landed(flight: Future[PreviewRecord], deadline: float) -> PreviewRecord:
+    try:
+        return flight.result(max(0.0, deadline - time.monotonic()))
+    except FutureTimeout:
+        raise Busy("The preview is still being made; try again in a moment.") from None
+
+
 class StoredBytes:
     """A Content over a revision, for whoever reads a few places of it: nothing is read ahead, nothing is kept."""
 
@@ -113,7 +120,7 @@ class Previews:
         self._maker = maker
         self._cache_bytes = cache_bytes
         self._lock = threading.Lock()
-        self._flights: dict[RevisionId, Future[PreviewRecord]] = {}
+        self._flights: dict[str, Future[PreviewRecord]] = {}  # by SHA-256; by revision while that is pending
         self._cache: OrderedDict[tuple[ObjectKey, int], bytes] = OrderedDict()
         self._cached = 0
 
@@ -128,32 +135,33 @@ class Previews:
 
     def look(self, revision: RevisionId) -> Look:
         """What the bytes are, from a few reads. Raises StoreError, NotFound."""
-        return self._maker.look(self._content(revision))
+        return self._maker.look(StoredBytes(self._store, self._archive.revision(revision)))
 
     def ensure(self, revision: RevisionId, look: Look | None = None) -> PreviewRecord:
-        """The preview's record, made now if there is none; however many ask at once, it is made once. `look`: if the caller has
-        looked already. Raises StoreError, Busy, NotFound."""
-        known = self._states.get(revision)
-        if known is not None and self._is_settled(known):
-            return known
-        with self._lock:
-            flight = self._flights.get(revision)
-            first = flight is None
-            if flight is None:
-                flight = self._flights[revision] = Future()
-        if not first:
-            try:
-                return flight.result(FLIGHT_SECONDS)
-            except FutureTimeout:
-                raise Busy("The preview is still being made; try again in a moment.") from None
+        """The preview's record, made now if there is none; however many ask at once, for whichever copies of the same bytes, it is
+        made once. `look`: if the caller has looked already. Raises StoreError, Busy, NotFound."""
+        deadline = time.monotonic() + FLIGHT_SECONDS
+        while True:
+            known = self._states.get(revision)
+            if known is not None and self._is_settled(known):
+                return known
+            content = self._archive.revision(revision)
+            with self._lock:
+                flight = self._flights.get(content.sha256 or revision)
+                if flight is None:
+                    mine = self._flights[content.sha256 or revision] = Future[PreviewRecord]()
+                    break
+            record = _landed(flight, deadline)
+            if record.revision == revision:
+                return record  # else that of a copy, which ours has now too
         try:
-            record = self._make(revision, look)
+            record = self._make(content, look)
         except BaseException as error:
-            self._land(revision)
-            flight.set_exception(error)
+            self._land(content)
+            mine.set_exception(error)
             raise
-        self._land(revision)
-        flight.set_result(record)
+        self._land(content)
+        mine.set_result(record)
         return record
 
     def read(self, record: PreviewRecord, side: int) -> bytes:
@@ -174,29 +182,26 @@ class Previews:
         self._states.save(replace(record, state=PreviewState.PLACEHOLDER, key=None, decoder="", retry_ns=0))
         return self.ensure(record.revision)
 
-    def _land(self, revision: RevisionId) -> None:
+    def _land(self, content: Revision) -> None:
         with self._lock:
-            del self._flights[revision]
+            del self._flights[content.sha256 or content.id]
 
     def _is_settled(self, record: PreviewRecord) -> bool:
         if record.state in (PreviewState.EMBEDDED, PreviewState.DECODED):
             return True
         return record.decoder == self._maker.decoder and (record.retry_ns is None or time.time_ns() < record.retry_ns)
 
-    def _content(self, revision: RevisionId) -> StoredBytes:
-        return StoredBytes(self._store, self._archive.revision(revision))
-
-    def _make(self, revision: RevisionId, look: Look | None) -> PreviewRecord:
-        known = self._states.get(revision)  # again: whoever was before us may just have landed
+    def _make(self, revision: Revision, look: Look | None) -> PreviewRecord:
+        known = self._states.get(revision.id)  # again: whoever was before us may just have landed
         if known is not None and self._is_settled(known):
             return known
-        twin = self._states.twin(revision) if known is None else None
+        twin = self._states.twin(revision.id)
         if twin is not None and self._is_settled(twin):
-            record = replace(twin, revision=revision)
+            record = replace(twin, revision=revision.id)
         else:
-            content = self._content(revision)
+            content = StoredBytes(self._store, revision)
             look = look or self._maker.look(content)
-            record = self._record(revision, look, self._maker.make(content, look), known)
+            record = self._record(revision.id, look, self._maker.make(content, look), known)
         self._states.save(record)
         return record
 
