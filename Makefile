@@ -4,6 +4,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ARCHIVIA_HOME ?= .archivia
+MOUNT ?= archive
+LISTEN ?= 127.0.0.1:8080
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 SYSTEM_PACKAGES := fuse3 libfuse3-dev libmagic1 openssl pkg-config gcc libc6-dev python3-dev python3-venv
@@ -16,7 +19,7 @@ help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 run: setup  ## start the drive: WebDAV on 127.0.0.1:8080 and a mount on ./archive
-	$(BIN)/archivia-fs serve --home .archivia --mount archive
+	$(BIN)/archivia-fs serve --home $(ARCHIVIA_HOME) --listen $(LISTEN) --mount $(MOUNT)
 
 setup: $(VENV)/.ready  ## install what is missing into .venv
 

@@ -45,7 +45,7 @@ def user_add(
 
     check_user(name)
     password = ask_password(password_stdin)
-    with open_catalog(ctx) as catalog:
+    with open_catalog(ctx, new=True) as catalog:
         catalog.add_user(name, hash_password(password), admin=admin)
 
 
@@ -92,7 +92,7 @@ def collection_add(ctx: typer.Context, name: str, owner: str = ADMIN) -> None:
     """Make a collection."""
     from archivia_fs.app import add_collection
 
-    with open_catalog(ctx) as catalog:
+    with open_catalog(ctx, new=True) as catalog:
         add_collection(catalog, name, owner)
 
 

@@ -14,6 +14,8 @@ import enum
 import json
 import logging
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -108,12 +110,12 @@ def load_settings(ctx: typer.Context) -> Settings:
 
 
 @contextlib.contextmanager
-def open_gateway(ctx: typer.Context, *, announced: bool = False) -> Iterator[Gateway]:
-    """Store, catalog and core. A first user is told at once, or (`announced`) at the end if the command has not done it: whatever
-    goes wrong, the password is told. Raises ConfigError, StoreError, CatalogError."""
+def open_gateway(ctx: typer.Context, *, new: bool = False, announced: bool = False) -> Iterator[Gateway]:
+    """Store, catalog and core; `new`: of an archive that may not be there yet. Its first user is told at once, or (`announced`) at
+    the end if the command has not done it: whatever goes wrong. Raises ConfigError, StoreError, CatalogError."""
     from archivia_fs.app import Gateway
 
-    gateway = Gateway(load_settings(ctx))
+    gateway = Gateway(load_settings(ctx) if new else settings_of_archive(ctx))
     try:
         with gateway:
             if not announced:
@@ -124,12 +126,12 @@ def open_gateway(ctx: typer.Context, *, announced: bool = False) -> Iterator[Gat
 
 
 @contextlib.contextmanager
-def open_catalog(ctx: typer.Context) -> Iterator[Catalog]:
-    """The catalog alone, for what needs no store. Raises ConfigError, CatalogError."""
+def open_catalog(ctx: typer.Context, *, new: bool = False) -> Iterator[Catalog]:
+    """The catalog alone, for what needs no store; `new` as above. Raises ConfigError, CatalogError."""
     from archivia_fs.app import first_start, first_user, make_home
     from catalog.catalog import Catalog
 
-    settings = load_settings(ctx)
+    settings = load_settings(ctx) if new else settings_of_archive(ctx)
     make_home(settings)
     with contextlib.closing(Catalog.open(settings.catalog, busy_timeout=BUSY_SECONDS)) as catalog:
         first = first_user(catalog, settings)
@@ -138,6 +140,36 @@ def open_catalog(ctx: typer.Context) -> Iterator[Catalog]:
         finally:
             tell_first_user(first)
         yield catalog
+
+
+def settings_of_archive(ctx: typer.Context) -> Settings:
+    """As load_settings, for what makes no sense without an archive: in the wrong home it must not make another, with other
+    passwords. Raises ConfigError if there is none, CatalogError."""
+    settings = load_settings(ctx)
+    if schema_of(settings) is None:
+        where = f"{settings.home}" if not settings.catalog_url else "the database of ARCHIVIA_CATALOG_URL"
+        raise ConfigError(
+            f"There is no archive in {where}. If yours has another home, name it with --home or ARCHIVIA_HOME; "
+            "`archivia-fs serve` makes a new archive."
+        )
+    return settings
+
+
+def schema_of(settings: Settings) -> str | None:
+    """What the archive's catalog has, None if there is none. Makes nothing. Raises CatalogTooNew, CatalogError."""
+    from catalog.schema import look
+
+    if not settings.catalog_url and not settings.home.exists():
+        return None
+    found, _ = look(settings.catalog, BUSY_SECONDS)
+    return found
+
+
+def program() -> str:
+    """What to type in any shell to run this program: its name where PATH finds it, else its path."""
+    beside, found = Path(sys.executable).with_name("archivia-fs"), shutil.which("archivia-fs")
+    named = not beside.exists() or (found is not None and beside.samefile(found))
+    return "archivia-fs" if named else shlex.quote(str(beside))
 
 
 def tell_first_user(first: FirstUser | None) -> None:

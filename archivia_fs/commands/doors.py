@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archivia_fs.commands.common import User, err, load_settings, open_gateway, out, password_of
+from archivia_fs.commands.common import User, err, load_settings, open_gateway, out, password_of, program
 from archivia_fs.commands.service import Stop, in_background, notify, stop_on_signals
 from archivia_fs.commands.state import uploads_text
 from archivia_fs.config import ADMIN
@@ -73,7 +74,7 @@ def serve(
     host, port = parse_address(listen)
     if mount is not None:
         _check_host(allow_other)
-    with stop_on_signals() as stop, open_gateway(ctx, announced=True) as gateway:
+    with stop_on_signals() as stop, open_gateway(ctx, new=True, announced=True) as gateway:
         from fuse.mount import MountOptions
         from webdav.server import WebDavOptions
 
@@ -116,7 +117,7 @@ def mount_command(
     settings = load_settings(ctx)
     _check_host(allow_other)
     ready = in_background(settings.home / "log" / log_name(directory)) if daemon else None
-    with stop_on_signals() as stop, open_gateway(ctx, announced=True) as gateway:
+    with stop_on_signals() as stop, open_gateway(ctx, new=True, announced=True) as gateway:
         from fuse.mount import MountOptions
 
         doors = Doors(gateway, stop)
@@ -194,7 +195,7 @@ class Doors:
         """Say that all is open, and return when it shall close and everything is uploaded. Raises MountError if the mount broke.
         `ready` is called when all is said: from then on we are in the background."""
         self._stop.serving = True
-        self._announce("Ctrl-C" if ready is None else f"`archivia-fs umount {self._places()}`")
+        self._announce("Ctrl-C" if ready is None else f"`{program()} umount {shlex.quote(self._places())}`")
         if ready is not None:
             ready()
         notify("READY=1", f"STATUS={self._places()}")
@@ -274,10 +275,26 @@ class Doors:
             out.print(f"  WebDAV   {self._webdav.url}")
         if self._mount is not None:
             out.print(f"  Mount    {self._mount.path}")
+        home = self._gateway.settings.home
+        out.print(f"  Home     {home}")
         first = self._gateway.first_user
         if first is not None and not first.told:
             out.print(f"  User     {first.name}   password {password_of(first)}   (shown this once)")
             first.told = True
-        if self._mount is not None:
-            out.print(f"  Copy in  rsync -a --info=progress2 FOLDER {self._mount.path}/Documents/archive/")
+        out.print(f"  Ask      {program()} status --home {shlex.quote(str(home))}")
+        target = self._copy_target()
+        if target is not None:
+            out.print(f"  Copy in  rsync -a --info=progress2 FOLDER {shlex.quote(f'{target}/')}")
         out.file.flush()
+
+    def _copy_target(self) -> Path | None:
+        """Where on the mount masters go, if it shows such a place and is not read-only."""
+        from archivia_fs.app import FIRST_COLLECTION
+
+        if self._mount is None or self._mount.options.read_only:
+            return None
+        top, documents = PurePosixPath("/", self._mount.options.subtree), PurePosixPath("/Documents")
+        first = documents / FIRST_COLLECTION
+        if first.is_relative_to(top):
+            return self._mount.path / first.relative_to(top)
+        return self._mount.path if top.is_relative_to(documents) else None

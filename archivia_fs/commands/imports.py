@@ -53,7 +53,7 @@ def import_command(
       archivia-fs import --dry-run --json ~/scans/*.dng /Documents/archive/scans/
     """
     settings = load_settings(ctx)
-    with stop_on_signals(), open_gateway(ctx) as gateway:
+    with stop_on_signals(), open_gateway(ctx, new=not dry_run) as gateway:
         caller = gateway.caller(user)
         found, folder = plan(gateway.vfs, caller, sources, target, dry_run=dry_run)
         listener = _Bar(found) if err.is_terminal else _Lines(quiet=as_json, dry_run=dry_run)

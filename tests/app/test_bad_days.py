@@ -33,9 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture(scope="module")
 def program(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     with warm() as process:
-        program = Program(tmp_path_factory.mktemp("home"), server, process)
-        assert program.run("status").returncode == 0
-        yield program
+        yield Program(tmp_path_factory.mktemp("home"), server, process).begin()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -246,20 +244,21 @@ def test_a_setting_that_is_none(program: Program, tmp_path: Path) -> None:
 def test_settings_in_a_file_of_ones_own(program: Program, tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text(f'catalog_url = "sqlite:///{tmp_path}/own.db"\n')
-    assert program.run("status", "--config", file).returncode == 0
+    assert program.run("collection", "add", "papers", "--config", file).returncode == 0
     assert (tmp_path / "own.db").exists()
+    assert program.run("status", "--config", file).returncode == 0
 
 
 def test_a_home_that_cannot_be_made(program: Program, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    told(program.run("status", ARCHIVIA_HOME=str(tmp_path / "file/home")), 2, str(tmp_path / "file/home"))
+    told(program.run("serve", ARCHIVIA_HOME=str(tmp_path / "file/home")), 2, str(tmp_path / "file/home"))
 
 
 @ROOT_ONLY
 def test_a_home_on_a_full_disk(program: Program, tmp_path: Path) -> None:
     fill = f'mount -t tmpfs -o size=64k tmpfs {tmp_path} && (cat /dev/zero > {tmp_path}/fill 2>/dev/null; exec "$@")'
     wrapper = ["unshare", "--mount", "sh", "-c", fill, "sh"]
-    done = program.wrapped(wrapper, "status", ARCHIVIA_HOME=str(tmp_path / "home"))
+    done = program.wrapped(wrapper, "collection", "add", "papers", ARCHIVIA_HOME=str(tmp_path / "home"))
     told(done, 4, "full", "make room")
     own = Program(tmp_path / "home", None)
     told(own.wrapped(wrapper, "store", "start"), 3, "No space left")

@@ -43,7 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture(scope="module")
 def program(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     with warm() as process:
-        yield Program(tmp_path_factory.mktemp("home"), server, process)
+        yield Program(tmp_path_factory.mktemp("home"), server, process).begin()
 
 
 @pytest.fixture
@@ -390,13 +390,6 @@ def test_locks_are_shown_and_ended(program: Program) -> None:
     assert program.run("locks", "remove", "Documents/office/a.dng").returncode == 0
     assert program.run("locks", "list").stdout == ""
     told(program.run("locks", "remove", "/Documents/office"), 2, "Nothing has locked", "locks list")
-
-
-def test_the_first_command_of_a_new_archive_tells_the_password(program: Program, tmp_path: Path) -> None:
-    first = program.run("user", "list", "--json", ARCHIVIA_HOME=str(tmp_path), ARCHIVIA_ADMIN_PASSWORD="")
-    assert re.search(r"admin, password \S{16} ", first.stderr)
-    assert json.loads(first.stdout)
-    assert not program.run("user", "list", ARCHIVIA_HOME=str(tmp_path)).stderr
 
 
 def test_every_command_has_help_and_the_shared_options() -> None:

@@ -19,7 +19,7 @@ PLACE = "/Documents/archive"
 def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     """It has no store: none is needed, and none is started."""
     with warm() as process:
-        yield Program(tmp_path_factory.mktemp("home"), None, process)
+        yield Program(tmp_path_factory.mktemp("home"), None, process).begin()
 
 
 def described(program: Program, *words: str) -> dict[str, list[str]]:

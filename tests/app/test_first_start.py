@@ -7,6 +7,7 @@ import signal
 import socket
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from archivia_fs import app
 from archivia_fs.config import Settings
 from archivia_fs.vfs.passwords import Passwords
 from catalog.catalog import Catalog
-from tests.app.program import Program, warm
+from tests.app.program import Program, told, warm
 from tests.s3_servers import S3Server, seaweedfs
 
 TOLD = re.compile(r"password (\S{16}) ")
@@ -95,6 +96,36 @@ def test_it_is_told_with_the_rest_and_only_once(program: Program) -> None:
 def the_line(text: str, word: str) -> str:
     (line,) = [line for line in text.splitlines() if word in line]
     return line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "status", "status /Documents", "user list", "user disable ann", "collection list", "collection grant archive ann read",
+        "locks list", "describe /Documents/archive", "check", "scrub", "gc", "thumbnails", "import --dry-run . /Documents/archive/",
+    ],
+)  # fmt: skip
+def test_what_needs_an_archive_does_not_make_one(program: Program, words: str) -> None:
+    """In the wrong home there would be a second one, with another password."""
+    told(
+        program.run(*words.split()),
+        2,
+        "There is no archive in",
+        str(program.home),
+        "ARCHIVIA_HOME",
+        "archivia-fs serve",
+    )
+    assert not program.home.exists()
+
+
+def test_nor_does_what_looks_at_the_machine_and_the_store(program: Program) -> None:
+    embedded = replace(program, server=None)
+    assert "will be made at the first start" in embedded.run("doctor", "--listen", "127.0.0.1:0").stdout
+    assert "False" in embedded.run("store", "status").stdout
+    assert not program.home.exists()
+    empty = f"sqlite:///{program.home.parent}/empty.db"
+    told(program.run("status", ARCHIVIA_CATALOG_URL=empty), 2, "There is no archive in", "ARCHIVIA_CATALOG_URL")
+    assert not (program.home.parent / "empty.db").exists()
 
 
 def test_it_is_known_before_it_is_stored(tmp_path: Path) -> None:
