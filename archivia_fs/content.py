@@ -26,6 +26,10 @@ class Content(Protocol):
         """Up to `size` bytes from `offset`; shorter only at the end. Raises StoreError."""
         ...
 
+    def expect(self, start: int, end: int) -> None:
+        """These bytes will be read in order: begin to fetch them, and nothing beyond. Never waits."""
+        ...
+
     def close(self) -> None:
         """Let go of what the reader holds (blocks, pins). Reading afterwards is an error."""
         ...
@@ -48,6 +52,9 @@ class BytesContent:
 
     def pread(self, offset: int, size: int) -> Buffer:
         return memoryview(self._data)[offset : offset + size]
+
+    def expect(self, start: int, end: int) -> None:
+        """They are here."""
 
     def close(self) -> None:
         """Nothing is held."""

@@ -18,6 +18,9 @@ SLACK = (
     4 * 1024**2
 )  # bytes; the kernel's read-ahead keeps several READs of up to 1 MiB in flight, slightly out of order
 SEQUENTIAL_AFTER = 2  # reads that continue each other before blocks are fetched ahead
+LARGE = (
+    256 * 1024
+)  # bytes; who begins a file with so large a read (cp, cat, rsync by the kernel's read-ahead) wants all of it
 WINDOW_MAX = 8  # blocks (32 MiB) ahead of one reader; the bandwidth-delay product of 3 Gbit/s at 80 ms
 ZEROS_MAX = 1024**2  # bytes; zeros of holes are handed out from one shared buffer
 
@@ -38,6 +41,7 @@ class RevisionContent:
         self._window = 1  # blocks
         self._passed = 0  # blocks below this index are behind us
         self._streaming = False
+        self._end = revision.stored  # nothing is fetched ahead beyond
 
     @property
     def size(self) -> int:
@@ -56,6 +60,15 @@ class RevisionContent:
     def pread_nowait(self, offset: int, size: int) -> Buffer | None:
         """As pread if it is all in memory, else None. Starts fetching ahead."""
         return self._pread(offset, size, wait=False)
+
+    def expect(self, start: int, end: int) -> None:
+        """These bytes will be read in order: blocks are fetched from now on. A few bytes of a large object are not worth blocks."""
+        end = min(end, self.revision.stored)
+        if self._ahead and (end - start >= LARGE or (start == 0 and 0 < end == self.revision.stored)):
+            with self._lock:
+                self._expected, self._streak, self._window, self._end = start, SEQUENTIAL_AFTER, 2, end
+                self._passed = start // BLOCK
+            self._read_ahead(start // BLOCK, stalled=False)
 
     def close(self) -> None:
         with self._lock:
@@ -115,12 +128,12 @@ class RevisionContent:
                 self._expected = max(self._expected, end)
                 self._leave_behind(start)
             else:
-                self._streak, self._expected, self._window = 0, end, 1
+                self._streak, self._expected, self._window, self._end = 0, end, 1, self.revision.stored
                 self._passed = start // BLOCK
                 self._stop_streaming()
             # A small object, read from its beginning, is one request anyway.
-            if start == 0 and self.revision.stored <= BLOCK:
-                return True
+            if start == 0 and (self.revision.stored <= BLOCK or end >= LARGE):
+                self._streak = max(self._streak, SEQUENTIAL_AFTER)
             return self._streak >= SEQUENTIAL_AFTER
 
     def _leave_behind(self, start: int) -> None:
@@ -140,7 +153,7 @@ class RevisionContent:
                 self._cache.join()
             if stalled:
                 self._window = min(self._window * 2, WINDOW_MAX)
-            stop = min(index + min(self._window, self._cache.fair_window), -(-self.revision.stored // BLOCK))
+            stop = min(index + min(self._window, self._cache.fair_window), -(-self._end // BLOCK))
         for ahead in range(index, stop):
             if not self._cache.prefetch(key, ahead, self._block_length(ahead)):
                 break

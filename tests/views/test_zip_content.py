@@ -34,7 +34,15 @@ class Spied(BytesContent):
 
     def pread(self, offset: int, size: int) -> Buffer:
         assert not self._closed
+        with self._shelf.lock:
+            self._shelf.log.append(("read", self.size))
         return super().pread(offset, min(size, 10_000))  # never all at once
+
+    def expect(self, start: int, end: int) -> None:
+        assert not self._closed
+        with self._shelf.lock:
+            self._shelf.log.append(("expect", self.size))
+            self._shelf.expected.append((start, end, self.size))
 
     def close(self) -> None:
         assert not self._closed
@@ -50,6 +58,8 @@ class Shelf:
         self.bodies = bodies
         self.lock = threading.Lock()
         self.open = self.opened = self.most = 0
+        self.log: list[tuple[str, int]] = []  # what, of the member of that size
+        self.expected: list[tuple[int, int, int]] = []  # start, end, size of the member
 
     def __call__(self, revision: RevisionId) -> Content:
         return Spied(self, self.bodies[revision])
@@ -77,6 +87,49 @@ def test_reading_all_opens_each_member_once_and_keeps_few() -> None:
     archive.close()
     content.close()
     assert shelf.open == 0
+
+
+def shelf_of(*sizes: int) -> tuple[Shelf, ZipContent]:
+    bodies = {f"r{size}": bytes(size) for size in sizes}
+    members = [Member(name, len(data), 0, 0o100644, zlib.crc32(data), name) for name, data in bodies.items()]
+    shelf = Shelf(bodies)
+    return shelf, ZipContent(Layout(members), list(map(RevisionId, bodies)), shelf)
+
+
+def test_who_reads_in_order_finds_what_follows_on_its_way() -> None:
+    sizes = [300_000 + number for number in range(30)]
+    shelf, content = shelf_of(*sizes)
+    for offset in range(0, content.size, 1 << 20):
+        content.pread(offset, 1 << 20)
+    assert shelf.expected == [(0, size, size) for size in sizes]
+    for number, size in enumerate(sizes[1:]):  # each was expected before the one before it was read
+        assert shelf.log.index(("expect", size)) < shelf.log.index(("read", sizes[number]))
+    assert shelf.opened == len(sizes)
+    content.close()
+    assert shelf.open == 0
+
+
+def test_of_a_range_nothing_beyond_is_expected() -> None:
+    sizes = [300_000 + number for number in range(30)]
+    shelf, content = shelf_of(*sizes)
+    content.expect(100_000, 1_000_000)
+    for offset in range(100_000, 1_000_000, 100_000):
+        content.pread(offset, 100_000)
+    first, *_, last = shelf.expected
+    assert first[0] > 99_000
+    assert len(shelf.expected) == 4
+    assert last[1] < last[2]
+    content.close()
+
+
+def test_who_jumps_about_gets_what_he_asks_for() -> None:
+    shelf, content = shelf_of(*(3_000_000 + number for number in range(30)))
+    rng = random.Random(1)
+    for _ in range(100):
+        content.pread(rng.randrange(content.size), 4096)
+    content.pread(content.size - 1_000_000, 1_000_000)
+    assert not shelf.expected
+    content.close()
 
 
 def test_readers_at_once() -> None:

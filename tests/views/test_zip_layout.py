@@ -53,6 +53,9 @@ class Zeros:
         pieces = self.layout.pieces(offset, size)
         return b"".join(bytes(each.size) if isinstance(each, FileRange) else each for each in pieces)
 
+    def expect(self, start: int, end: int) -> None:
+        """Nothing to fetch."""
+
     def close(self) -> None:
         """Nothing is held."""
 

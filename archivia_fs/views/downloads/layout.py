@@ -150,6 +150,10 @@ class Layout:
         if headers:
             yield bytes(headers)
 
+    def size_of(self, member: int) -> int:
+        """Bytes of a member."""
+        return self._sizes[member]
+
     def _piece(self, offset: int) -> bytes | FileRange:
         """All from `offset` to the end of the header or member it is in."""
         if offset >= self._end_start:

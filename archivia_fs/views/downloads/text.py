@@ -52,6 +52,9 @@ class Text:
         data = b"".join(map(zlib.decompress, self.blocks[first : -(-end // BLOCK)]))
         return memoryview(data)[offset - first * BLOCK : end - first * BLOCK]
 
+    def expect(self, start: int, end: int) -> None:
+        """They are here."""
+
     def close(self) -> None:
         """Nothing is held."""
 
