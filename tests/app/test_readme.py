@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,9 @@ def test_make_targets() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"\bmake ([a-z-]+)", README)):
         assert f"\n{target}:" in makefile
+
+
+def test_make_bench_has_the_eight_streams() -> None:
+    told = subprocess.run(["make", "-n", "-C", str(ROOT), "bench"], capture_output=True, text=True, check=True).stdout
+    assert re.search(r"python -m tests\.bench .*--streams", told)
+    assert "eight streams of 2 GiB" in section("Working on it")
