@@ -274,6 +274,20 @@ class UploadRecord:
     parts: Sequence[Part] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class OpenUpload:
+    """How far a journalled upload is: `bytes` in `parts` are stored. `alive`: its gateway goes on with it; else it was interrupted,
+    and whoever sends the same bytes goes on. `active_ns`: when the last part was noted, or it changed hands."""
+
+    target: str
+    origin: str
+    parts: int
+    bytes: int
+    created_ns: int
+    active_ns: int
+    alive: bool
+
+
 def lookup_key(name: str) -> str:
     """The form of a name that dentries are found under: NFC, so Finder's NFD spelling and Linux's NFC are one file."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)

@@ -21,6 +21,7 @@ from archivia_fs.types import (
     InodeNo,
     Lock,
     ObjectKey,
+    OpenUpload,
     Part,
     RenameFlag,
     Revision,
@@ -327,6 +328,14 @@ class Catalog:
     def expire_upload(self, record: UploadRecord) -> bool:
         """Take one of these out of the journal, before it is aborted at the store; False if somebody has claimed it since."""
         return self._writer.submit(lambda s: journal.expire(s, record))
+
+    def open_uploads(self) -> Sequence[OpenUpload]:
+        """The whole journal in short, oldest first: what is uploaded, and what was interrupted."""
+        return self._readers.read(lambda c: journal.how_far(c, self.origin))
+
+    def is_uploading(self, targets: Set[str]) -> bool:
+        """Whether a living gateway, this one or another, has an upload for one of these."""
+        return self._readers.read(lambda c: journal.is_open_for(c, self.origin, targets))
 
     def uploads(self) -> Sequence[UploadRecord]:
         """The whole journal, oldest first."""

@@ -9,14 +9,14 @@ gateway that was only frozen finds at its next part, or at the commit, that the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, bindparam, delete, exists, func, insert, or_, select, update
 
 from archivia_fs.errors import CatalogError, NotFound
-from archivia_fs.types import Beginning, CopySource, ObjectKey, Part, UploadId, UploadRecord
+from archivia_fs.types import Beginning, CopySource, ObjectKey, OpenUpload, Part, UploadId, UploadRecord
 from catalog import gateways
 from catalog.engine import clock_ns, snapshot
 from catalog.models import gateways as gateway_rows
@@ -43,12 +43,11 @@ _ALL = select(uploads).order_by(uploads.c.created_ns, uploads.c.id)
 _ALL_PARTS = select(upload_parts).order_by(upload_parts.c.upload, upload_parts.c.number)
 _PARTS = _ALL_PARTS.where(upload_parts.c.upload == bindparam("upload"))
 
-# Of others, with the row of their gateway if it has one.
-_of_others = (
-    select(uploads, gateway_rows.c.machine, gateway_rows.c.pid, gateway_rows.c.born, gateway_rows.c.seen_ns)
-    .outerjoin_from(uploads, gateway_rows, gateway_rows.c.origin == uploads.c.origin)
-    .where(uploads.c.origin != bindparam("own"))
-)
+# With the row of their gateway if it has one.
+_with_gateway = select(
+    uploads, gateway_rows.c.machine, gateway_rows.c.pid, gateway_rows.c.born, gateway_rows.c.seen_ns
+).outerjoin_from(uploads, gateway_rows, gateway_rows.c.origin == uploads.c.origin)
+_of_others = _with_gateway.where(uploads.c.origin != bindparam("own"))
 _first, _sent, _part = upload_parts.alias("first"), upload_parts.alias("sent"), upload_parts.alias("part")
 _count = select(func.count()).where(_part.c.upload == uploads.c.id).scalar_subquery()
 _any_sent = exists().where(_part.c.upload == uploads.c.id, _part.c.source.is_(None))
@@ -67,6 +66,11 @@ _LIKE_EDIT = (
     .where(_first.c.source == bindparam("source"), or_(and_(*_same), ~_any_sent))
     .order_by(_any_sent.desc(), _count.desc(), uploads.c.created_ns, uploads.c.id)
 )
+_bytes = select(func.coalesce(func.sum(_part.c.size), 0)).where(_part.c.upload == uploads.c.id).scalar_subquery()
+_HOW_FAR = _with_gateway.add_columns(_count.label("parts"), _bytes.label("bytes")).order_by(
+    uploads.c.created_ns, uploads.c.id
+)
+_FOR = _with_gateway.where(uploads.c.target.in_(bindparam("targets", expanding=True)))
 _IDLE = _of_others.where(uploads.c.active_ns < bindparam("before")).order_by(uploads.c.active_ns, uploads.c.id)
 
 
@@ -138,6 +142,29 @@ def expire(session: Session, record: UploadRecord) -> bool:
     """Drop one of these; False if somebody has claimed it in the meantime."""
     row = {"b_id": record.upload_id, "b_origin": record.origin}
     return bool(session.connection.execute(_DROP, row).rowcount)
+
+
+def how_far(connection: Connection, origin: str) -> Sequence[OpenUpload]:
+    """The whole journal in short, oldest first."""
+    rows = connection.execute(_HOW_FAR).all()
+    now = clock_ns(connection) if rows else 0
+    return [
+        OpenUpload(
+            row.target, row.origin, row.parts, int(row.bytes), row.created_ns, row.active_ns, _lives(row, origin, now)
+        )
+        for row in rows
+    ]
+
+
+def is_open_for(connection: Connection, origin: str, targets: Collection[str]) -> bool:
+    """Whether a living gateway has an upload for one of these."""
+    rows = connection.execute(_FOR, {"targets": list(targets)}).all()
+    now = clock_ns(connection) if rows else 0
+    return any(_lives(row, origin, now) for row in rows)
+
+
+def _lives(row: Row[Any], origin: str, now: int) -> bool:
+    return bool(row.origin == origin) or gateways.is_alive(row, now)
 
 
 def records(connection: Connection) -> Sequence[UploadRecord]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -27,7 +26,7 @@ from archivia_fs.commands.common import (
     size_text,
 )
 from archivia_fs.errors import FsError, NotADirectory, NotFound
-from archivia_fs.types import ROOT_INODE, InodeNo, Stat, UploadRecord
+from archivia_fs.types import ROOT_INODE, InodeNo, OpenUpload, Stat
 
 if TYPE_CHECKING:
     from archivia_fs.app import Gateway
@@ -37,18 +36,19 @@ commands = typer.Typer()
 
 UPLOADS_SHOWN = 3  # of those that are waited for
 GREY_MAX = 20  # pictures without a preview that are told by name
-_INODE = "inode "  # how the journal names an upload for an open file; its path may change meanwhile
 _KINDS = {"is_dir": "folder", "is_symlink": "symbolic link"}
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One open upload. `alive` False: its gateway is gone, and sending the same bytes again goes on with it. Times are RFC 3339."""
+    """One open upload: `bytes` of it are stored. `alive` False: it was interrupted, and sending the same bytes again goes on with
+    it, until the first gc after `resumable_until` (None while it is alive). Times are RFC 3339."""
 
     target: str
     bytes: int
     since: str
     alive: bool
+    resumable_until: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,8 @@ def status(
 ) -> None:
     """What the archive holds; is a file safe yet?
 
-    Without PATH: what it holds, what is being uploaded, what is mounted here. With PATH, of one file: it is `stored`
+    Without PATH: what it holds, what is being uploaded, what was interrupted and until when sending it again goes on where
+    it was, what is mounted here. With PATH, of one file: it is `stored`
     (complete at the store, verified, all checksums known), `uploading` (what is told is the old content) or `checksum-
     pending` (stored; a checksum of the whole is still to be computed by scrub).
     """
@@ -86,25 +87,27 @@ def status(
         again = f"; again at {picture.again_at}" if picture.again_at else ""
         out.print(f"no preview  {shown(picture.path)}  {picture.reason} ({picture.attempts} tries{again})")
     for each in uploads:
-        state = "" if each.alive else "  interrupted; send it again to go on"
-        out.print(f"uploading  {shown(each.target)}  {size_text(each.bytes)} so far, since {each.since}{state}")
+        state = "uploading  " if each.alive else "interrupted"
+        until = f"; send it again to go on, until {each.resumable_until}" if each.resumable_until else ""
+        out.print(f"{state}  {shown(each.target)}  {size_text(each.bytes)} stored, since {each.since}{until}")
 
 
 def _whole(ctx: typer.Context, catalog: Catalog) -> dict[str, Any]:
     from fuse import mountpoint
 
     settings = load_settings(ctx)
-    counts = catalog.counts()
+    counts, uploads = catalog.counts(), _uploads(catalog)
     return {
         "files": counts.files,
         "folders": counts.directories,
         "bytes": counts.bytes,
-        "open_uploads": counts.uploads,
+        "open_uploads": sum(upload.alive for upload in uploads),
+        "interrupted_uploads": sum(not upload.alive for upload in uploads),
         "checksums_pending": counts.checksums_pending,
         "store": "embedded" if settings.embedded_store else settings.s3_endpoint,
         "mounts": [str(mount.path) for mount in mountpoint.mounts() if mount.fstype == mountpoint.FSTYPE],
         **_previews(catalog),
-        "uploads": _uploads(catalog),
+        "uploads": uploads,
     }
 
 
@@ -127,15 +130,14 @@ def _previews(catalog: Catalog) -> dict[str, Any]:
 
 
 def _one(catalog: Catalog, path: str) -> dict[str, Any]:
-    from archivia_fs.vfs.handle import target_of
     from archivia_fs.vfs.safety import state_of
+    from archivia_fs.vfs.targets import targets_of
 
     stat = resolve(catalog, path)
     if not stat.is_file:
         kind = next((text for test, text in _KINDS.items() if getattr(stat, test)), "special file")
         return {"path": path, "kind": kind, "state": "stored", "since": _time(stat.ctime_ns)}
-    targets = {target_of(stat.ino), *(_put_target(catalog, *named) for named in catalog.parents(stat.ino))}
-    uploading = any(upload.target in targets for upload in catalog.uploads())
+    uploading = catalog.is_uploading(targets_of(stat.ino, catalog.parents(stat.ino)))
     revision = None if stat.revision is None else catalog.revision(stat.revision)
     state = state_of(stat, revision, uploading=uploading)
     return {
@@ -167,54 +169,58 @@ def resolve(catalog: Catalog, path: str) -> Stat:
 
 
 def _uploads(catalog: Catalog) -> Sequence[Upload]:
-    dead = {upload.upload_id for upload in catalog.expired_uploads(time.time_ns())}
     return [
         Upload(
-            _target(catalog, upload), sum(part.size for part in upload.parts), _time(upload.created_ns),
-            upload.upload_id not in dead,
+            _path_of(catalog, each.target), each.bytes, _time(each.created_ns), each.alive, _resumable_until(each)
         )
-        for upload in catalog.uploads()
+        for each in catalog.open_uploads()
     ]  # fmt: skip
+
+
+def _resumable_until(upload: OpenUpload) -> str | None:
+    from archivia_fs.maintenance.gc import UPLOAD_AGE
+
+    return None if upload.alive else _time(upload.active_ns + int(UPLOAD_AGE * 1e9))
 
 
 def uploads_text(gateway: Gateway, left: int) -> str:
     """What this gateway is uploading, `left` of them, and how far each is: "2 open upload(s): /Documents/a.dng (8.0 MiB stored)".
     A PUT has a name here from its first part on."""
-    from archivia_fs.vfs.handle import target_of
+    from archivia_fs.vfs.targets import target_of
 
     catalog, vfs = gateway.catalog, gateway.vfs
     told: list[str] = []
     with contextlib.suppress(FsError):  # the number will do: who waits must not fail because the catalog is busy
-        stored = {
-            each.target: sum(part.size for part in each.parts)
-            for each in catalog.uploads()
-            if each.origin == catalog.origin
-        }
-        far = {vfs.path(ino): stored.get(target_of(ino), 0) for ino in vfs.written()}
-        far |= {target: size for target, size in stored.items() if not target.startswith(_INODE)}
-        told = [f"{shown(name)} ({size_text(size)} stored)" for name, size in sorted(far.items())[:UPLOADS_SHOWN]]
+        far = {target_of(ino): 0 for ino in vfs.written()}
+        far |= {each.target: each.bytes for each in catalog.open_uploads() if each.origin == catalog.origin}
+        paths = {_path_of(catalog, target): size for target, size in far.items()}
+        told = [f"{shown(path)} ({size_text(size)} stored)" for path, size in sorted(paths.items())[:UPLOADS_SHOWN]]
     more = [f"{left - len(told)} more"] if told and left > len(told) else []
     return f"{left} open upload(s)" + (f": {'; '.join([*told, *more])}" if told else "")
 
 
-def _target(catalog: Catalog, upload: UploadRecord) -> str:
-    """The journal's words, with a path where it has only the number of an inode."""
-    number = upload.target.removeprefix(_INODE)
-    if number == upload.target or not number.isdigit():
-        return upload.target
-    names = catalog.parents(InodeNo(int(number)))
-    return _path(catalog, *names[0]) if names else f"{upload.target}, which has no name any more"
+def _path_of(catalog: Catalog, target: str) -> str:
+    """A path for what the journal names by inodes, which may be called otherwise now than when the upload began."""
+    from archivia_fs.vfs.targets import parse_target
 
-
-def _put_target(catalog: Catalog, parent: InodeNo, name: str) -> str:
-    """As Vfs.put tells the journal."""
-    return f"{name!r} in {_path(catalog, *catalog.parents(parent)[0])}"
+    parsed = parse_target(target)
+    if parsed is None:
+        return target
+    ino, name = parsed
+    if name is not None:
+        return _path(catalog, ino, name)
+    names = catalog.parents(ino)
+    return _path(catalog, *names[0]) if names else f"{target}, which has no name any more"
 
 
 def _path(catalog: Catalog, parent: InodeNo, name: str) -> str:
     names = [name]
     while parent != ROOT_INODE:
-        parent, name = catalog.parents(parent)[0]
+        named = catalog.parents(parent)
+        if not named:
+            names.append("(a deleted folder)")
+            break
+        parent, name = named[0]
         names.append(name)
     return "/" + "/".join(reversed(names))
 

@@ -23,6 +23,7 @@ from typing_extensions import Buffer
 from archivia_fs.errors import BadHandle, CatalogError, FsError, StoreError
 from archivia_fs.types import InodeNo, OpenFlags, Revision, Stat
 from archivia_fs.vfs.reader import RevisionContent
+from archivia_fs.vfs.targets import target_of
 from archivia_fs.vfs.transfers import Transfers
 from archivia_fs.vfs.uploader import Draft
 from archivia_fs.vfs.writer import Writer
@@ -46,11 +47,6 @@ class Files(Protocol):
     def release(self, file: OpenFile) -> None: ...
     def uploads_changed(self) -> None: ...
     def sync(self) -> None: ...
-
-
-def target_of(ino: InodeNo) -> str:
-    """How the journal names an upload for an inode, which may have several names and change them meanwhile."""
-    return f"inode {ino}"
 
 
 class OpenFile:

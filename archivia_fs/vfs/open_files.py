@@ -15,8 +15,9 @@ from dataclasses import replace
 
 from archivia_fs.errors import FsError
 from archivia_fs.types import Entry, InodeNo, OpenFlags, Revision, RevisionId, SetAttr, Stat
-from archivia_fs.vfs.handle import FileHandle, OpenFile, target_of
+from archivia_fs.vfs.handle import FileHandle, OpenFile
 from archivia_fs.vfs.put import PutHandle
+from archivia_fs.vfs.targets import targets_of
 from archivia_fs.vfs.transfers import Transfers, new_revision
 from archivia_fs.vfs.tree import Tree
 from archivia_fs.vfs.uploader import Draft, Uploader
@@ -42,7 +43,7 @@ class OpenFiles:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._files: dict[InodeNo, OpenFile] = {}
-        self._puts: set[PutHandle] = set()
+        self._puts: dict[PutHandle, str] = {}  # with their targets
         self._lookups: dict[InodeNo, int] = {}
         self._unlinked: set[InodeNo] = set()
         self._sweep_after = 0.0  # monotonic seconds
@@ -94,7 +95,7 @@ class OpenFiles:
 
         handle = PutHandle(Uploader(self._transfers, target, size_hint=size_hint), commit_and_keep, self._close_put)
         with self._lock:
-            self._puts.add(handle)
+            self._puts[handle] = target
         return handle
 
     def live(self, stat: Stat) -> Stat:
@@ -217,11 +218,15 @@ class OpenFiles:
             self._changed.notify_all()
 
     def is_uploading(self, ino: InodeNo) -> bool:
-        """Whether anyone writes it: here, or by the journal in another process."""
+        """Whether anyone writes it, or sends another content for one of its names: here, or by the journal in another process."""
         file = self._files.get(ino)
         if file is not None and file.dirty:
             return True
-        return any(upload.target == target_of(ino) for upload in self._catalog.uploads())
+        targets = targets_of(ino, self._catalog.parents(ino))
+        with self._lock:
+            if not targets.isdisjoint(self._puts.values()):
+                return True
+        return self._catalog.is_uploading(targets)
 
     def open_uploads(self) -> int:
         """Files and puts with uncommitted bytes."""
@@ -254,5 +259,5 @@ class OpenFiles:
 
     def _close_put(self, handle: PutHandle) -> None:
         with self._changed:
-            self._puts.discard(handle)
+            self._puts.pop(handle, None)
             self._changed.notify_all()

@@ -257,9 +257,7 @@ class Uploader:
         if self._composed is None:
             if not self._transfers.store.capabilities.part_copy:
                 raise FileTooBig("This store cannot copy parts (UploadPartCopy), so a file ends at 117 GiB.")
-            self._composed = Uploader(
-                self._transfers, f"{self._target} (part {self._next})", part_bytes=self._plan.buffered_max
-            )
+            self._composed = Uploader(self._transfers, self._target, part_bytes=self._plan.buffered_max)
         count = self._composed.append(piece, timeout)
         self._multipart.hash_now(self._next, piece[:count])
         return count

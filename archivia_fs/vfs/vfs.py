@@ -59,6 +59,7 @@ from archivia_fs.vfs.permits import Permits
 from archivia_fs.vfs.put import PutHandle
 from archivia_fs.vfs.reader import RevisionContent
 from archivia_fs.vfs.safety import FileState, state_of
+from archivia_fs.vfs.targets import target_of_entry
 from archivia_fs.vfs.transfers import Transfers
 from archivia_fs.vfs.tree import Tree
 from archivia_fs.vfs.upload_plan import UploadPlan
@@ -369,7 +370,7 @@ class Vfs:
             named = [c for c in effects.changes if c.kind in (ChangeKind.ENTRY_ADDED, ChangeKind.DATA)]
             return effects.stat(named[0].ino), any(c.kind is ChangeKind.ENTRY_ADDED for c in named)
 
-        return self._files.put(f"{name!r} in {self.path(parent)}", size_hint, commit)
+        return self._files.put(target_of_entry(parent, name), size_hint, commit)
 
     def snapshot(self, caller: Caller, ino: InodeNo) -> Content:
         """The committed bytes as they are now; later changes do not show. Close it. Raises IsADirectory."""
@@ -391,7 +392,7 @@ class Vfs:
         return self._views.variant(self, caller, ino, form) if is_view(ino) else self._tree.stat(ino)
 
     def state(self, caller: Caller, ino: InodeNo) -> FileState:
-        """Is it safe yet? Costs a query or two. Raises IsADirectory, InvalidArgument for what has no bytes."""
+        """Is it safe yet? Costs a few small queries. Raises IsADirectory, InvalidArgument for what has no bytes."""
         self._permits.archive_only(ino)
         self._access.check(caller, ino, Right.READ)
         stat = self._regular(ino)

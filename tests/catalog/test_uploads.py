@@ -273,6 +273,29 @@ def test_what_nobody_goes_on_with_expires(catalog: Catalog, url: str) -> None:
     assert {each.upload_id for each in catalog.uploads()} == {"ours", "released"}
 
 
+def test_how_far_uploads_are(catalog: Catalog, url: str) -> None:
+    """In short: the parts of 80 GB are counted where they are."""
+    other = Catalog.open(url)
+    begin(other, "left", PART, Part(2, 1, "e", 1))
+    begin(catalog, "ours")
+    begin(catalog, "released", PART)
+    catalog.release_upload(UploadId("released"))
+    told = {each.target: each for each in catalog.open_uploads()}
+    assert [(each.parts, each.bytes, each.alive) for each in told.values()] == [
+        (2, PART.size + 1, True), (0, 0, True), (1, PART.size, False),
+    ]  # fmt: skip
+    assert list(told) == ["/Documents/left", "/Documents/ours", "/Documents/released"]
+    assert told["/Documents/ours"].origin == catalog.origin
+    for each in told.values():
+        assert 0 < each.created_ns <= each.active_ns <= time.time_ns()
+    assert catalog.is_uploading({"/Documents/left", "none"})
+    assert catalog.is_uploading({"/Documents/ours"})
+    assert not catalog.is_uploading({"/Documents/released", "/Documents"})
+    other.close()
+    assert not catalog.is_uploading({"/Documents/left"}), "its gateway is gone"
+    assert [each.alive for each in catalog.open_uploads()] == [False, True, False]
+
+
 def test_an_open_catalog_is_seen(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gateways, "REFRESH_SECONDS", 0.01)
     sign, other = Catalog.open(url), Catalog.open(url)

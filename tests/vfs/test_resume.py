@@ -15,7 +15,7 @@ from archivia_fs.store.base import PARTS_MAX, ObjectStore
 from archivia_fs.store.faults import Fault, Kind
 from archivia_fs.store.forward import ForwardingStore
 from archivia_fs.types import ObjectKey, OpenFlags, Part, UploadId
-from archivia_fs.vfs.handle import target_of
+from archivia_fs.vfs.targets import target_of
 from archivia_fs.vfs.upload_plan import UploadPlan
 from tests.vfs.conftest import ADMIN, KIB, Core, Make
 
@@ -97,6 +97,11 @@ class Bench:
         with pytest.raises(StoreUnavailable):
             write()
         self.wire.limit = PARTS_MAX + 1
+
+    def recorded(self, parts: int) -> None:
+        """Wait until an upload of a living gateway has that many parts in the journal."""
+        while not any(each.alive and each.parts >= parts for each in self.core.catalog.open_uploads()):
+            time.sleep(0.001)  # pytest's timeout bounds it
 
     def refuse_to_list(self, error: StoreError) -> None:
         self.core.faults.inject(Fault(Kind.FAIL, "list_parts", times=FOREVER, error=error))
@@ -289,20 +294,52 @@ def test_who_goes_on_with_an_upload_is_told_as_its_target(bench: Bench) -> None:
     assert len(record.parts) == 15
 
 
+def state(core: Core, name: str) -> str:
+    return core.vfs.state(ADMIN, core.vfs.lookup(ADMIN, core.home, name).ino).safety
+
+
+def test_only_what_somebody_writes_is_uploading(bench: Bench) -> None:
+    """What was interrupted is not: the file is as safe as before. Another gateway's open file and PUT count."""
+    bench.write("a", 0, BASE)
+    assert state(bench.core, "a") == "stored"
+    bench.break_off(14, lambda: bench.write("a", len(BASE), TAIL))
+    assert len(bench.core.catalog.uploads()) == 1
+    assert state(bench.core, "a") == "stored"
+
+    watching, _ = bench.make()
+    put = bench.core.vfs.put(ADMIN, bench.core.home, "a")
+    assert state(bench.core, "a") == "uploading"
+    put.write(TAIL[: 12 * KIB])
+    bench.recorded(1)
+    assert state(watching, "a") == "uploading"
+    watching.vfs.rename(ADMIN, watching.home, "a", watching.home, "b")
+    assert state(watching, "b") == "stored", "it is the old name that the PUT goes to"
+    put.abort()
+    watching.vfs.rename(ADMIN, watching.home, "b", watching.home, "a")
+    assert state(watching, "a") == "stored"
+
+    _, handle = bench.core.vfs.create(ADMIN, bench.core.home, "a", 0o644, WRITE | OpenFlags.TRUNCATE, exclusive=False)
+    handle.pwrite(0, TAIL[::-1])
+    bench.recorded(1)
+    watching.vfs.rename(ADMIN, watching.home, "a", watching.home, "b")
+    assert state(watching, "b") == "uploading"
+    bench.another_gateway()
+    assert state(watching, "b") == "stored"
+
+
 def test_an_upload_that_others_go_on_with_is_not_aborted(bench: Bench) -> None:
     """A gateway that was frozen for long wakes up and gives up what another one has claimed meanwhile."""
     _, handle = bench.core.vfs.create(ADMIN, bench.core.home, "a", 0o644, WRITE)
     for at in range(0, 48 * KIB, 3 * KIB):
         handle.pwrite(at, TAIL[at : at + 3 * KIB])
-    while not (record := bench.core.catalog.uploads()) or len(record[0].parts) < 12:
-        pass  # pytest's timeout bounds it
+    bench.recorded(12)
+    record = bench.core.catalog.uploads()
     frozen = bench.core
     frozen.catalog.release_upload(record[0].upload_id)  # as if it had been taken for dead
     bench.core, bench.wire = bench.make()
     put = bench.core.vfs.put(ADMIN, bench.core.home, "b")
     put.write(TAIL[: 60 * KIB])
-    while len(bench.core.catalog.uploads()[0].parts) < 15:
-        pass
+    bench.recorded(15)
     handle.truncate(0)  # the frozen one drops what it had
     handle.flush()
     handle.release()
