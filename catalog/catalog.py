@@ -266,8 +266,14 @@ class Catalog:
         """What drop_released would forget, all in all."""
         return self._readers.read(lambda c: tuple(upkeep.releasable(c, before_ns)))
 
+    def reading(self) -> Callable[[], None]:
+        """Until what this returns is called, drop_released (here and in other processes) spares what is in use now: for who reads
+        one state of the archive for long. Costs nothing. A week at most."""
+        return self._presence.reading()
+
     def drop_released(self, before_ns: int, limit: int = 200) -> Sequence[Freed]:
-        """Forget up to `limit` revisions that no inode has had since then. What has a `key` can be deleted from the store."""
+        """Forget up to `limit` revisions that no inode has had since then, and no `reading` needs. What has a `key` can be deleted
+        from the store."""
         return self._writer.submit(lambda s: upkeep.drop_released(s, before_ns, limit))
 
     def unknown_objects(self, keys: Set[ObjectKey]) -> set[ObjectKey]:

@@ -5,6 +5,9 @@ of its own, which writes through the writer like everybody; the functions are pu
 
 A gateway is dead if it has no row, if its process on this machine is gone, or, where that cannot be seen, if it has
 not been heard of for a while. It may be only frozen, so whoever acts on its death makes sure that it fails when it wakes.
+
+A gateway also says since when it has been reading one state of the archive: whatever is released later, somebody there may still
+need. One number for all its readers, however many files they read.
 """
 
 from __future__ import annotations
@@ -13,11 +16,13 @@ import functools
 import logging
 import os
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from archivia_fs.errors import FsError
 from catalog.engine import clock_ns
@@ -29,10 +34,13 @@ log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 20.0
 DEAD_SECONDS = 90.0  # without a sign of life; four refreshes may be late
+READING_SLACK = 60.0  # seconds earlier; who begins to read may not know yet what others have committed just before
+READING_SECONDS = 7 * 24 * 3600.0  # that a reading may last; a reader that never ends does not keep bytes for ever
 
 _ALL = select(gateways)
 _ADD = insert(gateways)
 _REFRESH = update(gateways).where(gateways.c.origin == bindparam("b_origin")).values(seen_ns=bindparam("now"))
+_READING = update(gateways).where(gateways.c.origin == bindparam("b_origin")).values(reading_ns=bindparam("since"))
 _DROP = delete(gateways).where(gateways.c.origin == bindparam("b_origin"))
 
 
@@ -110,6 +118,14 @@ def others_alive(session: Session) -> bool:
     return any(row.origin != session.origin and is_alive(row, now) for row in rows)
 
 
+def oldest_reading(connection: Connection) -> int | None:
+    """When the oldest reading of a living gateway began; for gc."""
+    now = clock_ns(connection)
+    rows = connection.execute(_ALL).all()
+    begun = [row.reading_ns for row in rows if row.reading_ns is not None and is_alive(row, now)]
+    return max(min(begun), now - int(READING_SECONDS * 1e9)) if begun else None
+
+
 def leave(session: Session) -> None:
     """This gateway ends; what it has not finished may be claimed."""
     session.connection.execute(_DROP, {"b_origin": session.origin})
@@ -120,12 +136,27 @@ class Presence:
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
+        self._lock = threading.Lock()
+        self._readings: dict[object, float] = {}  # when they began, by time.monotonic
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="catalog-presence", daemon=True)
 
     def start(self) -> None:
         """Returns at once: a catalog that is busy or on a full disk can still be read."""
         self._thread.start()
+
+    def reading(self) -> Callable[[], None]:
+        """From now on somebody reads the archive as it is, until what this returns is called. Others know REFRESH_SECONDS later,
+        which is soon enough: gc always spares what was released within the hour."""
+        token = object()
+        with self._lock:
+            self._readings[token] = time.monotonic()
+
+        def end() -> None:
+            with self._lock:
+                self._readings.pop(token, None)
+
+        return end
 
     def close(self) -> None:
         """Whatever we have not finished may be claimed. Idempotent; before the writer is closed."""
@@ -142,7 +173,7 @@ class Presence:
         failures = 0
         while True:
             try:
-                self._writer.submit(refresh)
+                self._writer.submit(self._say)
             except FsError as error:
                 failures += 1
                 if failures == 2:  # of a catalog that is only read for a moment nobody needs to know
@@ -151,3 +182,12 @@ class Presence:
                 failures = 0
             if self._closing.wait(REFRESH_SECONDS):
                 return
+
+    def _say(self, session: Session) -> None:
+        refresh(session)
+        with self._lock:
+            oldest = min(self._readings.values(), default=None)
+        since = None
+        if oldest is not None:
+            since = clock_ns(session.connection) - int((time.monotonic() - oldest + READING_SLACK) * 1e9)
+        session.connection.execute(_READING, {"b_origin": session.origin, "since": since})

@@ -183,7 +183,8 @@ _copied = upload_parts.c.source.is_not(None)
 Index("upload_parts_by_source", upload_parts.c.source, sqlite_where=_copied, postgresql_where=_copied)
 
 # Open catalogs, one per gateway: which process of which machine it is, and when it last said so. `born` is when the process
-# started, in clock ticks since the machine did (field 22 of proc_pid_stat(5)), because pids are used again.
+# started, in clock ticks since the machine did (field 22 of proc_pid_stat(5)), because pids are used again. `reading_ns` is when
+# the oldest reading that still goes on there began (NULL without one); gc spares what was in use then.
 gateways = Table(
     "gateways",
     metadata,
@@ -192,6 +193,7 @@ gateways = Table(
     Column("pid", BigInteger, nullable=False),
     Column("born", BigInteger, nullable=False),
     Column("seen_ns", BigInteger, nullable=False),
+    Column("reading_ns", BigInteger),
 )
 
 # Who may log in. `password_hash` is argon2id in PHC form.

@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 
 from archivia_fs.types import ROOT_INODE, InodeNo, ObjectKey, Revision, RevisionId, UploadId
+from catalog import gateways
 from catalog.models import PENDING, dentries, inodes, revisions, uploads
 from catalog.revisions import revision_of
 from catalog.rows import chunks
@@ -148,6 +149,7 @@ def _path(connection: Connection, parent: InodeNo, name: str) -> str:
 
 def releasable(connection: Connection, before_ns: int) -> Iterator[Freed]:
     """What `drop_released` would forget in the end, an object with the last of the revisions that have it."""
+    before_ns = _unread(connection, before_ns)
     at, last = -1, ""
     while rows := connection.execute(_RELEASED, {"before": before_ns, "at": at, "id": last, "most": 500}).all():
         for row in rows:
@@ -156,13 +158,19 @@ def releasable(connection: Connection, before_ns: int) -> Iterator[Freed]:
 
 
 def drop_released(session: Session, before_ns: int, most: int) -> Sequence[Freed]:
-    """Forget up to `most` revisions that nothing has had since then, oldest first."""
-    values = {"before": before_ns, "at": -1, "id": "", "most": most}
+    """Forget up to `most` revisions that nothing has had since then, and that nobody reads who began earlier, oldest first."""
+    values = {"before": _unread(session.connection, before_ns), "at": -1, "id": "", "most": most}
     rows = session.connection.execute(_RELEASED, values).all()
     freed = [_freed(session.connection, row) for row in rows]
     for row in rows:
         session.connection.execute(_FORGET, {"b_id": row.id})
     return freed
+
+
+def _unread(connection: Connection, before_ns: int) -> int:
+    """Nobody reads what was released before then."""
+    oldest = gateways.oldest_reading(connection)
+    return before_ns if oldest is None else min(before_ns, oldest)
 
 
 def _freed(connection: Connection, row: Row[*tuple[Any, ...]]) -> Freed:

@@ -6,6 +6,7 @@ A node's id names the bytes it shows, so nobody ever reads another state than th
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from collections.abc import Iterator, Sequence
 
@@ -73,22 +74,20 @@ class DownloadsView:
         """At once, but where checksums are pending: these are computed first. Raises Changed if the document is not what `node` was
         any more, StoreError, AccessDenied."""
         kind, ino = _parts(node)
-        summary, plan = self._plans.plan(ino)
-        archive.lookup(caller, summary.parent, summary.name)  # may the caller still?
-        if _shape(summary, kind).etag != node.etag:
-            raise Changed("The document has changed; look the download up again.")
-        if kind in (Kind.METS, Kind.TABLE):
-            return plan.mets if kind is Kind.METS else plan.table
-        release = self._plans.hold(ino, plan)
-        try:
+        with contextlib.ExitStack() as held:
+            held.callback(self._catalog.reading())
+            summary, plan = self._plans.plan(ino)
+            archive.lookup(caller, summary.parent, summary.name)  # may the caller still?
+            if _shape(summary, kind).etag != node.etag:
+                raise Changed("The document has changed; look the download up again.")
+            if kind in (Kind.METS, Kind.TABLE):
+                return plan.mets if kind is Kind.METS else plan.table
+            held.callback(self._plans.hold(ino, plan))
             whole = complete(plan, lambda revision: self._checksums.get(archive, revision), hashes=kind is Kind.BAG)
-        except BaseException:
-            release()
-            raise
-        if whole is not plan:
-            self._plans.improve(ino, plan, whole)
-        chosen = whole.zip if kind is Kind.ZIP else whole.bag
-        return ZipContent(chosen.layout, chosen.sources, archive.revision, release)
+            if whole is not plan:
+                self._plans.improve(ino, plan, whole)
+            chosen = whole.zip if kind is Kind.ZIP else whole.bag
+            return ZipContent(chosen.layout, chosen.sources, archive.revision, held.pop_all().close)
 
     def _names(self, archive: Archive, caller: Caller, kind: Kind, ino: InodeNo) -> Iterator[tuple[str, Kind, InodeNo]]:
         """What a folder shows, without laying anything out. A folder keeps its name; a computed file whose name is taken gets
