@@ -303,7 +303,8 @@ class NameMethods(RequestServer):
     # --- locks -------------------------------------------------------------------------------------------------
 
     def do_LOCK(self, environ: Environ, start_response: StartResponse) -> Response:
-        """wsgidav's, after what it does not check: somebody else's token, and locks above a name that is not there yet."""
+        """wsgidav's, after what it does not check: somebody else's token, locks above a name that is not there yet, and the right
+        to write: or a reader could keep all writers out."""
         path = environ["PATH_INFO"]
         header = parse_if(environ.get("HTTP_IF"))
         environ["wsgidav.ifLockTokenList"] = header.tokens
@@ -311,7 +312,9 @@ class NameMethods(RequestServer):
             for lock in filter(None, map(self._vfs.lock, header.tokens)):
                 if lock.user != environ["wsgidav.user_name"]:
                     fail(HTTPStatus.FORBIDDEN, "That lock is somebody else's.")
-        elif self._provider.get_resource_inst(path, environ) is None:
+        elif (node := self._provider.get_resource_inst(path, environ)) is not None:
+            self._vfs.check_writable(node.caller, node.stat.ino)
+        else:
             folder, name = self._parent(path, environ)
             self._provider.refuse_hidden(folder, name)
             self._may_write(folder.path, environ)

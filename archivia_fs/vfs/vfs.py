@@ -414,6 +414,10 @@ class Vfs:
         self._permits.writable(caller, ino)
         self._catalog.set_properties(ino, changes)
 
+    def check_writable(self, caller: Caller, ino: InodeNo) -> None:
+        """For who changes nothing yet, but wants to keep others from it. Raises ReadOnly, NotPermitted, AccessDenied, Locked."""
+        self._permits.writable(caller, ino)
+
     def add_lock(self, lock: Lock) -> None:
         """An RFC 4918 lock. Raises Locked if another one excludes it, or a program on a mount of this process has locked what it
         would cover, or is writing it."""

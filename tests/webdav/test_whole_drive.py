@@ -18,6 +18,7 @@ from tests.catalog.test_durability import pytestmark as needs_cachestat
 from tests.catalog.test_durability import unwritten
 from tests.webdav.conftest import ALICE, BOX, Client, SlowView, real_drive
 from tests.webdav.test_clients import program
+from tests.webdav.test_names import LOCK
 from tests.webdav.test_put import Raw
 from tests.webdav.toy import USERS
 from webdav.server import WebDavOptions, WebDavServer
@@ -165,9 +166,22 @@ def test_rights(dav: Client, server: WebDavServer) -> None:
     assert dav("DELETE", "/Documents").status == 403
 
 
+def test_who_may_not_write_may_not_lock(dav: Client, drive: Vfs, connect: Callable[[str], Client]) -> None:
+    dav.put(BOX + "a.dng")
+    bobs_collection(drive)
+    drive._catalog.grant("archive", "bob", Right.READ)
+    bob = connect("bob")
+    for path in ("/", "/Documents", BOX, BOX + "a.dng", BOX + "new", "/Slow", "/Slow/a.jpg"):
+        assert bob("LOCK", path, LOCK).status == 403, path
+    assert dav("LOCK", "/Slow/a.jpg", LOCK).status == 403
+    assert bob("LOCK", BOBS, LOCK).status == 200
+    drive._catalog.grant("archive", "bob", Right.WRITE)
+    assert bob("LOCK", BOX + "a.dng", LOCK).status == 200
+    assert dav("PUT", BOX + "a.dng", b"x").status == 423
+
+
 def test_locks_are_kept_by_the_catalog(dav: Client, drive: Vfs, server: WebDavServer) -> None:
-    body = b'<D:lockinfo xmlns:D="DAV:"><D:lockscope><D:exclusive/></D:lockscope><D:locktype><D:write/></D:locktype></D:lockinfo>'
-    token = dav("LOCK", BOX + "a.dng", body).headers["Lock-Token"]
+    token = dav("LOCK", BOX + "a.dng", LOCK).headers["Lock-Token"]
     again = WebDavServer(drive, WebDavOptions(port=0, threads=2))
     again.start()
     other = Client(again.url)
