@@ -1,7 +1,8 @@
 """An exerciser in the manner of fsx: random operations on one file beside a bytearray, and the first difference in words.
 
-`python -m tests.functional.exerciser [--seed N] [--ops N] FILE` on any filesystem; a test runs a short one on the mount.
-It maps the file into memory, so it must not run in the process that serves the mount.
+`python -m tests.functional.exerciser [--seed N] [--ops N] [--remount COMMAND] FILE` on any filesystem; a test runs a short one on
+the mount. COMMAND unmounts and mounts again, with nothing in any cache. The file is mapped into memory, so this must not run in the
+process that serves the mount.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ import argparse
 import mmap
 import os
 import random
+import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 SIZE_MAX = 24 * 1024**2  # bytes: up to three parts
 PIECE_MAX = 300_000  # bytes of one operation
 LAST = 12  # operations shown with a difference
+REMOUNTS = 0.5  # of about 100 operations
 
 
 class Difference(Exception):
@@ -25,11 +29,12 @@ class Difference(Exception):
 
 
 class Exerciser:
-    """`path` is made anew."""
+    """`path` is made anew. `remount`: what to do now and then while it is closed."""
 
-    def __init__(self, path: Path, seed: int) -> None:
+    def __init__(self, path: Path, seed: int, remount: Callable[[], object] | None = None) -> None:
         self._path = path
         self._chance = random.Random(seed)
+        self._remount_now = remount
         self._model = bytearray()
         self._log: deque[str] = deque(maxlen=LAST)
         path.write_bytes(b"")
@@ -37,9 +42,10 @@ class Exerciser:
 
     def run(self, operations: int) -> None:
         """Raises Difference."""
-        kinds: list[tuple[int, Callable[[], None]]] = [
+        kinds: list[tuple[float, Callable[[], None]]] = [
             (30, self._write), (12, self._append), (30, self._read), (6, self._truncate), (6, self._truncate_by_name),
-            (6, self._reopen), (4, self._sync), (5, self._mapped), (1, self._whole),
+            (6, self._reopen), (4, self._sync), (5, self._mapped), (3, self._mapped_write), (1, self._whole),
+            (0 if self._remount_now is None else REMOUNTS, self._remount),
         ]  # fmt: skip
         weights, acts = zip(*kinds, strict=True)
         for _ in range(operations):
@@ -81,6 +87,18 @@ class Exerciser:
         with mmap.mmap(self._file, len(self._model), prot=mmap.PROT_READ) as mapped:
             self._compare(offset, mapped[offset : offset + size], size)
 
+    def _mapped_write(self) -> None:
+        if not self._model:
+            return
+        offset, size = self._piece()
+        data = self._chance.randbytes(max(0, min(size, len(self._model) - offset)))
+        self._log.append(f"mapped write {len(data)} at {offset}")
+        with mmap.mmap(self._file, len(self._model)) as mapped:
+            mapped[offset : offset + len(data)] = data
+            if self._chance.random() < 0.5:
+                mapped.flush()  # else the kernel writes it when the mapping goes
+        self._model[offset : offset + len(data)] = data
+
     def _truncate(self) -> None:
         size = self._new_size()
         self._log.append(f"ftruncate {size}")
@@ -101,6 +119,14 @@ class Exerciser:
         self._log.append("close and open")
         os.close(self._file)
         self._file = os.open(self._path, os.O_RDWR)
+
+    def _remount(self) -> None:
+        assert self._remount_now is not None
+        self._log.append("close, unmount, mount and open")
+        os.close(self._file)
+        self._remount_now()
+        self._file = os.open(self._path, os.O_RDWR)
+        self._whole()
 
     def _sync(self) -> None:
         self._log.append("fsync")
@@ -128,9 +154,13 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--ops", type=int, default=20_000)
+    parser.add_argument("--remount", metavar="COMMAND", help="unmounts and mounts again")
     arguments = parser.parse_args()
+    remount = None
+    if arguments.remount:
+        remount = partial(subprocess.run, arguments.remount, shell=True, check=True, stdout=subprocess.DEVNULL)
     try:
-        Exerciser(arguments.file, arguments.seed).run(arguments.ops)
+        Exerciser(arguments.file, arguments.seed, remount).run(arguments.ops)
     except Difference as difference:
         sys.exit(f"seed {arguments.seed}: {difference}")
     print(f"seed {arguments.seed}: {arguments.ops} operations without a difference")
