@@ -51,6 +51,7 @@ STATUS: dict[type[errors.FsError], int] = {
     errors.CrossDevice: HTTPStatus.BAD_GATEWAY,  # RFC 4918 9.8.5: the destination is another namespace
     errors.StoreError: HTTPStatus.BAD_GATEWAY,  # we are a gateway, and what stands behind us answered wrongly
     errors.StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.StoreFull: HTTPStatus.INSUFFICIENT_STORAGE,  # whose disk or quota it is makes no difference to the client
     errors.CatalogError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.CatalogTooNew: HTTPStatus.INTERNAL_SERVER_ERROR,
 }

@@ -28,12 +28,13 @@ class Capabilities:
     """What the probe at start found. `checksum`: how the server proves that it got the bytes:
     "crc32" (rejects a wrong x-amz-checksum-crc32), "md5" (rejects a wrong Content-MD5), "etag" (only the
     ETag, the MD5 of the bytes, can be compared), "none" (read back). `multipart_etag`: what it answers to a completed
-    upload is `multipart_etag()` of the parts."""
+    upload is `multipart_etag()` of the parts. `md5_etag`: the ETag of an object that was stored in one request is its MD5."""
 
     part_copy: bool
     conditional_put: bool
     checksum: str
     multipart_etag: bool = False
+    md5_etag: bool = False
 
 
 @dataclass(frozen=True, slots=True)

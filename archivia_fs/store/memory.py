@@ -21,7 +21,7 @@ from archivia_fs.errors import CorruptData, NotSupported, ObjectMissing, StoreRe
 from archivia_fs.store.base import PART_SIZE_MIN, PARTS_MAX, Capabilities, PendingUpload, StoredObject, multipart_etag
 from archivia_fs.types import ObjectKey, Part, UploadId
 
-_ABLE = Capabilities(part_copy=True, conditional_put=True, checksum="crc32")
+_ABLE = Capabilities(part_copy=True, conditional_put=True, checksum="crc32", md5_etag=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,22 +55,24 @@ class _Probe:
 
     def run(self) -> Capabilities:
         etag = self._requests.send("put_object", self._source, _CONTENT).get("ETag", "").strip('"')
+        md5_etag = etag == hashlib.md5(_CONTENT, usedforsecurity=False).hexdigest()
         with self._requests.doing("start an upload"):
             made = self._requests.client.create_multipart_upload(Bucket=self._bucket, Key=self._target)
         self._upload = made["UploadId"]
         return Capabilities(
-            checksum=self._checksum(etag),
+            checksum=self._checksum(md5_etag=md5_etag),
             conditional_put=self._conditional_put(),
             part_copy=self._part_copy(),
             multipart_etag=self._multipart_etag(),
+            md5_etag=md5_etag,
         )
 
-    def _checksum(self, etag: str) -> str:
+    def _checksum(self, *, md5_etag: bool) -> str:
         if self._judges("ChecksumCRC32", crc32_header(zlib.crc32(_CONTENT)), crc32_header(zlib.crc32(_OTHER))):
             return "crc32"
         if self._judges("ContentMD5", md5_header(_CONTENT), md5_header(_OTHER)):
             return "md5"
-        return "etag" if etag == hashlib.md5(_CONTENT, usedforsecurity=False).hexdigest() else "none"
+        return "etag" if md5_etag else "none"
 
     def _judges(self, parameter: str, right: str, wrong: str) -> bool:
         """Whether objects and parts with a right checksum are taken and with a wrong one are not."""

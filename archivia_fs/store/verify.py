@@ -2,7 +2,8 @@
 
 Owns: the comparison. Used by: stack. Threading: any thread; reading back holds one buffer of 1 MiB per call.
 What is compared follows `capabilities.checksum`:
-"crc32", "md5": the server has refused wrong bytes itself, so sizes are left;
+"crc32", "md5": the server has refused wrong bytes itself, so sizes are left, and the ETag of what is one request, where it is the
+MD5 (a lost or exchanged part does not get through the completion of its upload; a small file has no such second look);
 "etag": the ETag is the MD5 of the bytes, so it is computed here too (SHA and MD5 of big buffers let other threads run);
 "none": what was stored is read back and its CRC-32 compared, a multipart object when it is complete.
 """
@@ -29,7 +30,7 @@ class VerifyingStore(ForwardingStore):
     def put(self, key: ObjectKey, body: Buffer, crc32: int) -> StoredObject:
         stored = self._inner.put(key, body, crc32)
         view = memoryview(body).cast("B")
-        self._compare(f'"{key}"', view, stored.size, stored.etag)
+        self._compare(f'"{key}"', view, stored.size, stored.etag, md5=self.capabilities.md5_etag)
         if self.capabilities.checksum == "none":
             self._read_back(key, 0, len(view), crc32)
         return stored
@@ -52,12 +53,12 @@ class VerifyingStore(ForwardingStore):
                 offset += part.size
         return stored
 
-    def _compare(self, what: str, body: memoryview, size: int, etag: str) -> None:
+    def _compare(self, what: str, body: memoryview, size: int, etag: str, *, md5: bool = False) -> None:
         if size != len(body):
             raise CorruptData(f"The store says that {what} has {size} bytes; {len(body)} were sent.")
         if not etag:
             raise CorruptData(f"The store gave no ETag for {what}, so it may not have it.")
-        if self.capabilities.checksum == "etag":
+        if md5 or self.capabilities.checksum == "etag":
             sent = hashlib.md5(body, usedforsecurity=False).hexdigest()
             if etag != sent:
                 raise CorruptData(f"The store has {what} with ETag {etag}; the bytes sent have the MD5 {sent}.")
