@@ -22,6 +22,7 @@ from archivia_fs.types import lookup_key
 
 Headers = list[tuple[str, str]]
 
+LOCKED = "It is locked by somebody else, or by you in another program; try later, or see 'archivia-fs locks list'."
 RETRY_AFTER_S = 5  # what a client is told with 503: the store's own retries last about that long
 
 # RFC 9110 section 15 and RFC 4918 section 11. The nearest class of the error's own line of descent counts.
@@ -90,6 +91,8 @@ def error_response(error: Exception) -> tuple[str, Headers, bytes]:
         headers.append(("Retry-After", str(RETRY_AFTER_S)))
     if status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
         return reason(status), headers, b""
+    if status == HTTPStatus.LOCKED:
+        message = message or LOCKED  # wsgidav says nothing
     if condition is not None:
         body = condition_body(condition, message)
         headers.append(("Content-Type", "application/xml; charset=utf-8"))

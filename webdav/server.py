@@ -239,7 +239,8 @@ def _failed(error: Exception, environ: Environ, start_response: StartResponse) -
     if not isinstance(error, DAVError | FsError):
         log.error("%s %s failed", environ["REQUEST_METHOD"], environ["REQUEST_URI"], exc_info=error)
     elif int(status[:3]) >= 500:
-        log.warning("%s %s: %s %s", environ["REQUEST_METHOD"], environ["REQUEST_URI"], status, error)
+        said = body.decode().strip()
+        log.warning("%s %s: %s: %s", environ["REQUEST_METHOD"], environ["REQUEST_URI"], status, said)
     start_response(status, headers)
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 

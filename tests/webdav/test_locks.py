@@ -68,6 +68,7 @@ def test_lock_keeps_others_out(dav: Client, connect: Callable[[str], Client]) ->
             bob(method, URL, body, If=f"({token})", **headers) if method == "PUT" else bob(method, URL, body, **headers)
         )
         assert answer.status == 423, method
+        assert "locked by somebody else" in (answer.xml.findtext("{DAV:}responsedescription") or "")
         assert answer.xml.findtext(".//{DAV:}href") == URL
     assert dav("PUT", URL, b"mine").status == 423  # the owner has to show the token too
     assert dav("PUT", URL, b"mine", If=f"({token})").status == 204
