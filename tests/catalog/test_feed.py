@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+import statistics
 import threading
 import time
 
@@ -21,15 +23,29 @@ def test_our_changes_are_told_before_the_call_returns(catalog: Catalog) -> None:
     assert catalog.changes_after(heard.changes[-1].seq) == []
 
 
-def test_another_process_is_heard_soon(catalog: Catalog, url: str) -> None:
+def test_another_process_is_heard_within_250_ms(catalog: Catalog, url: str) -> None:
     """[C2] What another process commits to the same catalog is seen within 250 ms."""
+    # Each commit comes just after one was seen, so it waits for a whole interval; half may be late, on a busy machine.
+    other, told = Catalog.open(url), queue.SimpleQueue[Effects]()
+    catalog.subscribe(told.put)
+    waited = []
+    try:
+        for number in range(12):
+            made = other.make(D, f"a{number}", FILE)
+            committed = time.monotonic()
+            assert told.get(timeout=30).changes == made.changes
+            waited.append(time.monotonic() - committed)
+    finally:
+        other.close()
+    assert statistics.median(waited[1:]) < 0.25, waited
+
+
+def test_two_processes_hear_each_other(catalog: Catalog, url: str) -> None:
     other = Catalog.open(url, poll_interval=0.02)
     try:
         heard, other_heard = Heard(catalog), Heard(other)
         made = other.make(D, "a", FILE)
-        started = time.monotonic()
         heard.wait_for(made.changes[-1].seq)
-        assert time.monotonic() - started < 5  # 0.1 s and what a busy machine adds
         assert heard.changes == list(made.changes)
         assert {stat.ino: stat for stat in heard.groups[0].stats} == {stat.ino: stat for stat in made.stats}
         mine = catalog.make(D, "b", FILE)

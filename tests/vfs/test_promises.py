@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import inspect
 import threading
 from collections.abc import Callable
 
@@ -13,7 +12,6 @@ import pytest
 from archivia_fs.errors import AccessDenied, CrossDevice, Exists, NotFound, NotPermitted
 from archivia_fs.types import Caller, OpenFlags, RevisionId, Right, SetAttr, Stat
 from archivia_fs.vfs.handle import FileHandle
-from catalog.catalog import Catalog
 from catalog.namespace import NewInode
 from tests.vfs.conftest import ADMIN, KIB, Core, Make
 
@@ -348,11 +346,6 @@ def test_moving_into_a_view(make_core: Make) -> None:
         with pytest.raises(CrossDevice) as refused:
             core.vfs.rename(ADMIN, old, "a.dng", new, "b.dng")
         assert refused.value.errno == errno.EXDEV
-
-
-def test_others_are_polled_often_enough() -> None:
-    """[C2] What another process commits to the same catalog is seen within 250 ms."""
-    assert inspect.signature(Catalog.open).parameters["poll_interval"].default <= 0.2
 
 
 def test_what_is_given_up_leaves_the_old_content_and_its_parts(make_core: Make) -> None:
