@@ -63,6 +63,7 @@ __all__ = ["Below", "Catalog", "Counts", "DocumentState", "Freed", "Listing", "N
 
 STATFS_SECONDS = 30.0  # how long the sums are remembered
 ORPHAN_SECONDS = 3600  # inodes without a name that are older belong to no living gateway
+HELD_SECONDS = 24 * 3600  # so long other gateways can use an unlinked file they have open; gc keeps bytes as long
 
 
 class Catalog:
@@ -228,14 +229,17 @@ class Catalog:
         if another value is known already (nothing is changed then)."""
         self._writer.submit(lambda s: revisions.fill_checksums(s, revision_id, sha256, crc32))
 
-    def forget(self, inos: Sequence[InodeNo]) -> None:
-        """Drop inodes without a name that nobody here holds; others are left alone."""
-        self._writer.submit(lambda s: revisions.forget(s, inos), durable=False)
+    def forget(self, inos: Sequence[InodeNo]) -> Sequence[InodeNo]:
+        """Drop inodes without a name that nobody here holds; others are left alone. Returns those that have to stay for now:
+        another gateway is alive, where somebody may have them open, for a day at most."""
+        return self._writer.submit(lambda s: revisions.forget(s, inos, HELD_SECONDS * 10**9), durable=False)
 
     def forget_orphans(self) -> int:
-        """Drop inodes that have had no name for an hour, left behind by a crash; returns how many. For the start. None if another
-        gateway is alive, where somebody may have them open."""
-        return self._writer.submit(lambda s: revisions.forget_orphans(s, s.now - ORPHAN_SECONDS * 10**9))
+        """Drop inodes that have had no name for an hour (while another gateway is alive, for a day); returns how many. A crash
+        leaves them, or a gateway that could not drop them itself. For the start, and gc."""
+        return self._writer.submit(
+            lambda s: revisions.forget_orphans(s, ORPHAN_SECONDS * 10**9, HELD_SECONDS * 10**9), durable=False
+        )
 
     # --- for maintenance ---------------------------------------------------------------------------------------------------
 
