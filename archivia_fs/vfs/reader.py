@@ -7,6 +7,7 @@ read from any thread; its lock guards only the cursor and is never held across S
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from typing_extensions import Buffer
 
@@ -28,13 +29,22 @@ _ZEROS = memoryview(bytes(ZEROS_MAX))
 
 
 class RevisionContent:
-    """A Content over one revision, with the cursor of one reader. `ahead` False: nothing but what is asked for is fetched."""
+    """A Content over one revision, with the cursor of one reader. `ahead` False: nothing but what is asked for is fetched.
+    `on_close` is called once."""
 
-    def __init__(self, transfers: Transfers, revision: Revision, *, ahead: bool = True) -> None:
+    def __init__(
+        self,
+        transfers: Transfers,
+        revision: Revision,
+        *,
+        ahead: bool = True,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
         self._store = transfers.store
         self._cache: BlockCache = transfers.cache
         self.revision = revision
         self._ahead = ahead
+        self._on_close = on_close
         self._lock = threading.Lock()
         self._expected = 0  # where the next sequential read begins, about
         self._streak = 0
@@ -73,6 +83,9 @@ class RevisionContent:
     def close(self) -> None:
         with self._lock:
             self._stop_streaming()
+            on_close, self._on_close = self._on_close, None
+        if on_close is not None:
+            on_close()
 
     def _pread(self, offset: int, size: int, *, wait: bool) -> Buffer | None:
         end = min(offset + size, self.revision.size)

@@ -373,13 +373,21 @@ class Vfs:
         return self._files.put(target_of_entry(parent, name), size_hint, commit)
 
     def snapshot(self, caller: Caller, ino: InodeNo) -> Content:
-        """The committed bytes as they are now; later changes do not show. Close it. Raises IsADirectory."""
+        """The committed bytes as they are now; later changes do not show, and gc spares them. Close it. Raises IsADirectory."""
         if is_view(ino):
             return self._views.open(self, caller, ino)
         self._access.check(caller, ino, Right.READ)
         stat = self._regular(ino)
-        revision = self._files.revision_of(stat)
-        return BytesContent(b"", stat.etag) if revision is None else RevisionContent(self._transfers, revision)
+        done = self._catalog.reading()
+        try:
+            revision = self._files.revision_of(stat)
+        except BaseException:
+            done()
+            raise
+        if revision is None:
+            done()
+            return BytesContent(b"", stat.etag)
+        return RevisionContent(self._transfers, revision, on_close=done)
 
     def revision(self, revision_id: RevisionId) -> Content:
         """The bytes of a revision, whatever has become of its file, until gc takes them; for views, which know who may see

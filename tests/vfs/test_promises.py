@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from archivia_fs.errors import AccessDenied, CrossDevice, Exists, NotFound, NotPermitted
 from archivia_fs.types import Caller, OpenFlags, RevisionId, Right, SetAttr, Stat
 from archivia_fs.vfs.handle import FileHandle
+from catalog import gateways
 from catalog.namespace import NewInode
 from tests.vfs.conftest import ADMIN, KIB, Core, Make
 
@@ -150,6 +152,17 @@ def test_a_snapshot_stays(core: Core) -> None:
     core.vfs.unlink(ADMIN, core.home, "a.dng")
     assert first + bytes(content.pread(100, content.size)) == OLD
     content.close()
+
+
+def test_gc_spares_what_is_being_downloaded(make_core: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateways, "REFRESH_SECONDS", 0.01)
+    core = make_core()
+    content = core.vfs.snapshot(ADMIN, core.write("a.dng", OLD))
+    core.write("a.dng", NEW)
+    later = time.time_ns() + 60 * 10**9
+    until(lambda: not core.catalog.releasable(later))  # the gateway says that it reads
+    content.close()
+    until(lambda: len(core.catalog.releasable(later)) == 1)
 
 
 def test_unlinked_but_open(core: Core) -> None:
