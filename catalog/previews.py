@@ -31,8 +31,9 @@ class PreviewState(enum.StrEnum):
 @dataclass(frozen=True, slots=True)
 class PreviewRecord:
     """The preview of one revision. `facts`: JSON, what the picture says of itself. The object `key` (None without one) holds three
-    JPEGs behind each other, of `sizes` bytes: at most 256, 512 and 1200 pixels a side. `etag` names these bytes. `retry_ns`: when
-    a placeholder may be tried again, None for not with this `decoder`. `attempts` counts all that failed."""
+    JPEGs behind each other, of `sizes` bytes: at most 256, 512 and 1200 pixels a side. `etag` names these bytes. `reason`: why
+    there is none, `failure` the same in one word. `retry_ns`: when a placeholder may be tried again, None for not with this
+    `decoder`. `attempts` counts all that failed."""
 
     revision: RevisionId
     state: PreviewState
@@ -41,6 +42,7 @@ class PreviewRecord:
     sizes: tuple[int, int, int] = (0, 0, 0)
     etag: str = ""
     reason: str = ""
+    failure: str = ""
     attempts: int = 0
     retry_ns: int | None = None
     decoder: str = ""
@@ -141,7 +143,7 @@ def _save(session: Session, record: PreviewRecord) -> None:
         "revision": record.revision, "state": record.state.value, "facts": record.facts, "object_key": record.key,
         "size_256": small, "size_512": medium, "size_1200": large, "etag": record.etag, "sha256": content.sha256,
         "reason": record.reason, "attempts": record.attempts, "retry_ns": record.retry_ns, "decoder": record.decoder,
-        "made_ns": record.made_ns,
+        "made_ns": record.made_ns, "failure": record.failure,
     }  # fmt: skip
     session.connection.execute(_ADD, row)
 
@@ -149,6 +151,6 @@ def _save(session: Session, record: PreviewRecord) -> None:
 def _record(row: Row[Any]) -> PreviewRecord:
     return PreviewRecord(
         RevisionId(row.revision), PreviewState(row.state), row.facts, row.object_key,
-        (row.size_256, row.size_512, row.size_1200), row.etag, row.reason, row.attempts, row.retry_ns, row.decoder,
+        (row.size_256, row.size_512, row.size_1200), row.etag, row.reason, row.failure, row.attempts, row.retry_ns, row.decoder,
         row.made_ns,
     )  # fmt: skip

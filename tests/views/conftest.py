@@ -11,7 +11,7 @@ from tests.views.drive import Drive
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Pool]:
-    pool = Pool(1)
+    pool = Pool()
     yield pool
     pool.close()
 

@@ -21,6 +21,7 @@ from archivia_fs.views.thumbnails.background import Background
 from archivia_fs.views.thumbnails.maker import Look, Made, Maker
 from archivia_fs.views.thumbnails.pool import Pool
 from archivia_fs.views.thumbnails.service import Previews
+from archivia_fs.views.thumbnails.turns import Demand
 from archivia_fs.views.thumbnails.view import ThumbnailsView
 from catalog.catalog import Catalog
 from catalog.namespace import NewInode
@@ -63,10 +64,10 @@ class CountingMaker(Maker):
         self.made = 0
         self.delay = 0.0
 
-    def make(self, content: Content, look: Look) -> Made:
+    def make(self, content: Content, look: Look, demand: Demand) -> Made:
         self.made += 1
         time.sleep(self.delay)
-        return super().make(content, look)
+        return super().make(content, look, demand)
 
 
 class Drive:
@@ -75,6 +76,7 @@ class Drive:
     def __init__(self, path: Path, pool: Pool) -> None:
         self.catalog = Catalog.open(f"sqlite:///{path}/catalog.db")
         self.store = CountingStore()
+        self.pool = pool
         self.maker = CountingMaker(pool)
         self.previews = Previews(self.catalog.previews, self.catalog, self.store, self.maker)
         self.background = Background(self.previews, pool, self.catalog, self.catalog.origin, settle=0.2)

@@ -379,7 +379,7 @@ def test_many_grey_pixels_of_16_bits_fit_into_the_memory_of_a_decoder(pool: Pool
     )  # fmt: skip
     file = sketch.finish(first)
     with handed_over(Range(0, file.size), file.read) as picture:
-        image = Image.open(io.BytesIO(pool.decode(Job("tiff"), picture)[2])).convert("L")
+        image = Image.open(io.BytesIO(pool.decode(Job("tiff"), picture).pictures[2])).convert("L")
     assert image.size == (1200, 800)
     assert (image.getpixel((300, 400)), image.getpixel((900, 400))) == (255, 0)
 

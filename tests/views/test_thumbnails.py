@@ -7,7 +7,7 @@ import io
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from archivia_fs.content import Content
 from archivia_fs.errors import (
     AccessDenied,
+    Busy,
     Changed,
     InvalidArgument,
     IsADirectory,
@@ -25,13 +27,15 @@ from archivia_fs.errors import (
     StoreUnavailable,
 )
 from archivia_fs.types import Caller, OpenFlags, RevisionId, Right
+from archivia_fs.views.thumbnails import versions
 from archivia_fs.views.thumbnails.background import Background, is_likely
 from archivia_fs.views.thumbnails.facts import from_json, picture_facts
-from archivia_fs.views.thumbnails.maker import Maker
+from archivia_fs.views.thumbnails.maker import Look, Made, Maker
 from archivia_fs.views.thumbnails.parts import Part
 from archivia_fs.views.thumbnails.placeholder import PLACEHOLDER
 from archivia_fs.views.thumbnails.pool import Pool, handed_over
 from archivia_fs.views.thumbnails.service import PREFIX, Previews
+from archivia_fs.views.thumbnails.turns import Demand
 from archivia_fs.views.thumbnails.ways import best
 from archivia_fs.views.thumbnails.windows import Read
 from catalog.previews import PreviewState
@@ -321,6 +325,110 @@ def test_a_file_that_is_still_written_is_not_decoded(drive: Drive) -> None:
     assert size_of(drive.read("/Thumbnails/scans/raw.dng.jpg")) == (640, 480)
 
 
+def test_a_slow_one_holds_up_nobody(drive: Drive) -> None:
+    """While raw data are developed, previews inside files are made after each commit, and when somebody opens one."""
+    going, go_on = threading.Event(), threading.Event()
+    make = drive.maker.make
+
+    def slow_make(content: Content, look: Look, demand: Demand) -> Made:
+        if not look.quick and not demand.urgent:
+            going.set()
+            assert go_on.wait(60)
+        return make(content, look, demand)
+
+    drive.maker.make = slow_make  # type: ignore[method-assign]
+    drive.vfs.subscribe(drive.background.on_effects)
+    drive.background.start()
+    try:
+        drive.put("/Documents/scans/raw.dng", dng(raw=(640, 480)).whole())
+        assert going.wait(60)
+        drive.put("/Documents/scans/page.dng", dng(previews=[jpeg(64, 48), jpeg(1600, 1200)]).whole())
+        drive.put("/Documents/scans/other.dng", dng(raw=(320, 240)).whole())
+        until(lambda: drive.names("/Thumbnails/scans") == ["page.dng.jpg"])
+        assert size_of(drive.read("/Thumbnails/scans/other.dng.jpg")) == (320, 240)
+    finally:
+        go_on.set()
+    assert drive.background.wait(60)
+    assert "raw.dng.jpg" in drive.names("/Thumbnails/scans")
+
+
+def until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_who_opens_what_is_made_ahead_hurries_it(drive: Drive) -> None:
+    stat = drive.put("/Documents/scans/raw.dng", dng(raw=(640, 480)).whole())
+    seen: list[Demand] = []
+    make = drive.maker.make
+
+    def waiting_make(content: Content, look: Look, demand: Demand) -> Made:
+        assert not demand.urgent
+        seen.append(demand)
+        until(lambda: demand.urgent)
+        return make(content, look, demand)
+
+    drive.maker.make = waiting_make  # type: ignore[method-assign]
+    with ThreadPoolExecutor(1) as other:
+        ahead = other.submit(drive.previews.ensure, RevisionId(stat.etag), urgent=False)
+        until(lambda: bool(seen))
+        assert size_of(drive.read("/Thumbnails/scans/raw.dng.jpg")) == (640, 480)
+        assert ahead.result(10).state is PreviewState.DECODED
+
+
+def test_what_was_busy_is_made_later(drive: Drive) -> None:
+    make, busy = drive.maker.make, [True, True]
+
+    def busy_make(content: Content, look: Look, demand: Demand) -> Made:
+        if busy:
+            busy.pop()
+            raise Busy("Many previews are being made; try again in a moment.")
+        return make(content, look, demand)
+
+    drive.maker.make = busy_make  # type: ignore[method-assign]
+    drive.vfs.subscribe(drive.background.on_effects)
+    drive.background.start()
+    drive.put("/Documents/scans/raw.dng", dng(raw=(640, 480)).whole())
+    assert drive.background.wait(60)
+    assert busy == []
+    assert drive.names("/Thumbnails/scans") == ["raw.dng.jpg"]
+
+
+def test_a_large_one_beside_another_large_one_is_no_failure(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If memory is short because of us, the picture is not to blame."""
+    monkeypatch.setattr("archivia_fs.views.thumbnails.maker.SMALL_PICTURE", 1000)
+    monkeypatch.setattr("archivia_fs.views.thumbnails.maker.memory_available", lambda: 0)
+    stat = drive.put("/Documents/scans/a.jpg", jpeg(300, 200))
+    with drive.pool.turns.turn(Demand(urgent=False), slow=True, large=True), pytest.raises(Busy):
+        drive.read("/Thumbnails/scans/a.jpg.jpg")
+    assert drive.catalog.previews.get(RevisionId(stat.etag)) is None
+
+
+def test_closing_ends_what_is_being_read(drive: Drive) -> None:
+    """A file of gigabytes is not read to its end first."""
+    pool = Pool()
+    previews = Previews(drive.catalog.previews, drive.catalog, drive.store, Maker(pool))
+    stat = adopt(drive, "large.dng", Closing(pool, dng(raw=(64, 48), size=1 << 30)))
+    with pytest.raises(Busy, match="shutting down"):
+        previews.ensure(RevisionId(stat.etag))
+    assert drive.catalog.previews.get(RevisionId(stat.etag)) is None
+
+
+class Closing:
+    """Ends the pool when the picture itself is read."""
+
+    def __init__(self, pool: Pool, file: Sparse) -> None:
+        self._pool, self._file, self.size = pool, file, file.size
+
+    def read(self, offset: int, size: int) -> bytes:
+        if size > READ_MAX:
+            assert offset == 0, "it reads on"
+            self._pool.close()
+        return self._file.read(offset, size)
+
+
 def test_a_listing_asks_for_what_is_missing(drive: Drive) -> None:
     drive.put("/Documents/scans/a.jpg", jpeg(300, 200))
     drive.background.start()
@@ -332,7 +440,7 @@ def test_a_listing_asks_for_what_is_missing(drive: Drive) -> None:
 def test_the_queue_forgets_what_is_too_much(drive: Drive, pool: Pool) -> None:
     background = Background(drive.previews, pool, drive.catalog, drive.catalog.origin, queue_max=3)
     background.later(RevisionId(f"r{index}") for index in range(100))
-    assert len(background._new) == 3
+    assert len(background._quick) == 3
     background.start()
     assert background.wait(30)  # they do not exist, which harms nobody
     background.close()
@@ -441,12 +549,47 @@ def test_a_file_that_changes_while_it_is_decoded(drive: Drive) -> None:
 
 
 def test_a_preview_past_the_end_goes_to_the_raw_data(drive: Drive) -> None:
+    """LibRaw would hand out the same broken JPEG."""
     file = dng(previews=[jpeg(64, 48), jpeg(1600, 1200)], raw=(640, 480))
     (large,) = (each for each in _facts(file).previews if each.width == 1600)
     data = bytearray(file.whole())
     data[large.offset + 700 : large.offset + large.length] = bytes(large.length - 700)
-    drive.put("/Documents/scans/a.dng", bytes(data))
-    drive.read("/Thumbnails/scans/a.dng.jpg")
+    stat = drive.put("/Documents/scans/a.dng", bytes(data))
+    shown = drive.read("/Thumbnails/scans/a.dng.jpg")
+    assert size_of(shown) == (640, 480)
+    record = drive.catalog.previews.get(RevisionId(stat.etag))
+    assert record is not None
+    assert (record.state, record.attempts) == (PreviewState.DECODED, 0)
+
+
+def test_why_there_is_none_is_told_in_one_word(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("archivia_fs.views.thumbnails.ways.SMALL_MAX", 20_000)
+    for name, data, failure in (
+        ("half.jpg", BAD["half.jpg"], "corrupt"), ("loop.dng", BAD["loop.dng"], "unsupported"),
+        ("many.dng", BAD["many-entries.dng"], "corrupt"), ("bomb.jpg", BAD["bomb.jpg"], "limits"),
+        ("large.png", _png(900, 700) + bytes(20_000), "limits"),
+    ):  # fmt: skip
+        stat = drive.put(f"/Documents/scans/{name}", data)
+        assert drive.read(f"/Thumbnails/scans/{name}.jpg") == PLACEHOLDER
+        record = drive.catalog.previews.get(RevisionId(stat.etag))
+        assert record is not None
+        assert (name, record.failure) == (name, failure)
+
+
+def test_without_a_rawpy_that_is_new_enough_raw_data_are_not_even_read(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(versions, "RAWPY_MIN", (99, 0))
+    previews = Previews(drive.catalog.previews, drive.catalog, drive.store, Maker(drive.pool))
+    assert "install 99.0 or newer" in caplog.text  # at once, when a gateway starts
+    raw = drive.put("/Documents/scans/raw.dng", dng(raw=(640, 480)).whole())
+    drive.store.reads.clear()
+    record = previews.ensure(RevisionId(raw.etag))
+    assert (record.state, record.failure) == (PreviewState.PLACEHOLDER, "unsupported")
+    assert "known holes" in record.reason
+    assert sum(size for _, size in drive.store.reads) <= READ_MAX
+    inside = drive.put("/Documents/scans/page.dng", dng(previews=[jpeg(64, 48), jpeg(1600, 1200)]).whole())
+    assert previews.ensure(RevisionId(inside.etag)).state is PreviewState.EMBEDDED
 
 
 def test_a_dead_decoder_is_tried_again_later(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -459,6 +602,7 @@ def test_a_dead_decoder_is_tried_again_later(drive: Drive, monkeypatch: pytest.M
     assert record is not None
     assert record.retry_ns is not None
     assert "too little free memory" in record.reason
+    assert record.failure == "memory"
     monkeypatch.undo()
     assert drive.read("/Thumbnails/scans/a.png.jpg") == PLACEHOLDER
     drive.catalog.previews.save(replace(record, retry_ns=time.time_ns() - 1))

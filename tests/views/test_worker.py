@@ -8,18 +8,20 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy
 import pytest
+import rawpy
 from PIL import Image, ImageCms
 
 from archivia_fs.errors import BadPicture, Busy
 from archivia_fs.views.thumbnails import icc, worker
+from archivia_fs.views.thumbnails import pool as pool_module
+from archivia_fs.views.thumbnails.failures import DecoderDied, Failure, NoPreview
 from archivia_fs.views.thumbnails.ifd import ColourSpace
 from archivia_fs.views.thumbnails.parts import Range
-from archivia_fs.views.thumbnails.pool import DecoderDied, Job, Pool, handed_over
+from archivia_fs.views.thumbnails.pool import Job, Pool, handed_over
 from tests.views.pictures import dng, jpeg
 
 ROOT = Path(__file__).parents[2]
@@ -29,14 +31,14 @@ WHITE, RED = (255, 255, 255), (200, 40, 40)
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Pool]:
-    pool = Pool(1)
+    pool = Pool()
     yield pool
     pool.close()
 
 
 def made(pool: Pool, data: bytes, job: Job) -> Sequence[Image.Image]:
     with handed_over(Range(0, len(data)), lambda offset, size: data[offset : offset + size]) as picture:
-        pictures = [Image.open(io.BytesIO(each)) for each in pool.decode(job, picture)]
+        pictures = [Image.open(io.BytesIO(each)) for each in pool.decode(job, picture).pictures]
     assert {each.format for each in pictures} == {"JPEG"}
     assert all(not each.getexif() and "icc_profile" not in each.info for each in pictures)
     return pictures
@@ -174,38 +176,74 @@ def bomb(width: int = 60_000, height: int = 60_000) -> bytes:
 
 
 HOSTILE = {
-    "a JPEG of 60,000 x 60,000": ("jpeg", bomb()),
-    "a PNG of 280 megapixels in 34 KB": ("png", encoded(Image.new("1", (20_000, 14_000)), "PNG")),
-    "a truncated JPEG": ("jpeg", jpeg(900, 700)[:3000]),
-    "a truncated DNG": ("raw", dng(raw=(640, 480)).whole()[:200_000]),
-    "text": ("jpeg", b"This is no picture at all.\n" * 20),
-    "text as raw": ("raw", b"This is no picture at all.\n" * 20),
-    "nothing": ("raw", b""),
-    "a truncated PNG": ("png", encoded(Image.open(io.BytesIO(jpeg(400, 300))), "PNG")[:-500]),
+    "a JPEG of 60,000 x 60,000": ("jpeg", bomb(), "limits"),
+    "a PNG of 280 megapixels in 34 KB": ("png", encoded(Image.new("1", (20_000, 14_000)), "PNG"), "limits"),
+    "a truncated JPEG": ("jpeg", jpeg(900, 700)[:3000], "corrupt"),
+    "a truncated DNG": ("raw", dng(raw=(640, 480)).whole()[:200_000], "unsupported"),  # says LibRaw
+    "text": ("jpeg", b"This is no picture at all.\n" * 20, "unsupported"),
+    "text as raw": ("raw", b"This is no picture at all.\n" * 20, "unsupported"),
+    "nothing": ("raw", b"", "corrupt"),
+    "a truncated PNG": ("png", encoded(Image.open(io.BytesIO(jpeg(400, 300))), "PNG")[:-500], "corrupt"),
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_bytes_are_an_error_and_the_next_picture_works(pool: Pool, name: str) -> None:
-    kind, data = HOSTILE[name]
+    kind, data, failure = HOSTILE[name]
     start = time.monotonic()
-    with pytest.raises(BadPicture, match=r"decoded|decoder"):
+    with pytest.raises(NoPreview, match=r"decoded|decoder") as caught:
         made(pool, data, Job(kind))
+    assert caught.value.failure == failure
     assert time.monotonic() - start < 20
     assert made(pool, jpeg(64, 48), Job("jpeg"))[0].size == (64, 48)
 
 
-def test_memory_is_bounded(pool: Pool) -> None:
-    """500 megapixels are refused for their memory, not for their number: a progressive JPEG keeps all coefficients."""
-    data = jpeg(64, 48, progressive=True, subsampling=0)
-    frame = data.index(b"\xff\xc2")
-    data = data[: frame + 5] + (22_000).to_bytes(2, "big") + (22_000).to_bytes(2, "big") + data[frame + 9 :]
-    with pytest.raises(BadPicture):
-        made(pool, data, Job("jpeg"))
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture that is sound, and needs 108 MB: with the limit it is made, with a lower one it is not, for its memory."""
+    data = encoded(Image.new("RGB", (6000, 6000), RED), "PNG")
+    for limit, expected in ((worker.MEMORY, "made"), (64 * 1024**2, "memory")):
+        booting(monkeypatch, f"worker.MEMORY = {limit}")
+        pool = Pool()
+        try:
+            assert _said(pool, data, Job("png")) == expected
+        finally:
+            pool.close()
+    assert worker.MEMORY + worker.FILE_MAX < 4 * 1024**3
+
+
+def test_each_job_has_the_memory_for_its_file(pool: Pool) -> None:
+    """The kernel's own words, after a file of 40 MB and after a small one."""
+    most = []
+    for size in (40_000_000, 0):
+        made(pool, jpeg(64, 48) + bytes(size), Job("jpeg"))
+        limits = Path(f"/proc/{pool.workers()[0]}/limits").read_text().splitlines()
+        most.append(int(next(line for line in limits if "address space" in line).split()[3]))
+        assert any(line.split()[3].isdigit() for line in limits if line.startswith("Max cpu time"))
+    assert most[0] - most[1] == 40_000_000
+    assert worker.MEMORY < most[1] < worker.MEMORY + 1024**3
+
+
+def test_cpu_time_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    booting(monkeypatch, "worker.CPU_SECONDS = 1\nstart = worker.start\ndef started():\n    found = start()\n"
+            "    worker.decode = lambda *job: [None for _ in iter(int, 1)]\n    return found\nworker.start = started")  # fmt: skip
+    pool = Pool()
+    try:
+        with pytest.raises(DecoderDied, match="reached its limits"):
+            made(pool, jpeg(64, 48), Job("jpeg"))
+    finally:
+        pool.close()
+
+
+def _said(pool: Pool, data: bytes, job: Job) -> str:
+    try:
+        made(pool, data, job)
+    except NoPreview as error:
+        return error.failure
+    return "made"
 
 
 def test_a_worker_that_hangs_is_replaced() -> None:
-    pool = Pool(1, seconds=0.5)
+    pool = Pool(seconds=0.5)
     try:
         made(pool, jpeg(64, 48), Job("jpeg"))
         (pid,) = pool.workers()
@@ -220,7 +258,7 @@ def test_a_worker_that_hangs_is_replaced() -> None:
 
 
 def test_a_worker_that_dies_costs_one_picture() -> None:
-    pool = Pool(1)
+    pool = Pool()
     try:
         made(pool, jpeg(64, 48), Job("jpeg"))
         (pid,) = pool.workers()
@@ -237,22 +275,8 @@ def test_a_worker_that_dies_costs_one_picture() -> None:
         pool.close()
 
 
-def test_the_queue_is_bounded() -> None:
-    pool = Pool(1, seconds=1.0, waiting=2)
-    try:
-        pool.check()
-        os.kill(pool.workers()[0], signal.SIGSTOP)
-        with ThreadPoolExecutor(8) as threads:
-            results = list(threads.map(lambda _: _outcome(pool), range(8)))
-        assert results.count("Busy") >= 4
-        assert "DecoderDied" in results
-        assert _outcome(pool) == "made"
-    finally:
-        pool.close()
-
-
 def test_closing_is_no_failure_of_the_picture() -> None:
-    pool = Pool(1)
+    pool = Pool()
     pool.check()
     os.kill(pool.workers()[0], signal.SIGSTOP)
     closer = threading.Timer(0.2, pool.close)
@@ -288,7 +312,81 @@ def test_a_worker_has_nothing_but_its_socket(pool: Pool, monkeypatch: pytest.Mon
     assert (process / "oom_score_adj").read_text() == "1000\n"
 
 
-def test_an_old_libraw_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "LIBRAW_MIN", (99, 0, 0))
-    with pytest.raises(RuntimeError, match="install a rawpy"):
-        worker.start()
+# --- what it answers -------------------------------------------------------------------------------------------------------
+
+
+def test_the_libraw_here_is_new_enough(pool: Pool) -> None:
+    assert tuple(rawpy.libraw_version) >= worker.LIBRAW_MIN
+    assert pool.check().no_raw == ""
+
+
+def booting(monkeypatch: pytest.MonkeyPatch, lines: str) -> None:
+    """Workers that run these lines before they begin."""
+    monkeypatch.setattr(
+        pool_module, "_BOOT", "import sys; sys.path.insert(0, sys.argv[1])\n"
+        f"from archivia_fs.views.thumbnails import worker\n{lines}\nworker.main(int(sys.argv[2]))\n",
+    )  # fmt: skip
+
+
+def test_an_old_libraw_gets_no_raw_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All else is decoded."""
+    booting(monkeypatch, "worker.LIBRAW_MIN = (99, 0, 0)")
+    pool = Pool()
+    try:
+        assert "install a rawpy with 99.0.0 or newer" in pool.check().no_raw
+        with pytest.raises(NoPreview, match="known holes") as caught:
+            made(pool, dng(raw=(64, 48)).whole(), Job("raw"))
+        assert caught.value.failure is Failure.UNSUPPORTED
+        assert made(pool, jpeg(64, 48), Job("jpeg"))[0].size == (64, 48)
+    finally:
+        pool.close()
+
+
+FACTS = {"make": "", "model": "", "taken": "", "width": 1, "height": 1}
+GOOD = [jpeg(256, 192), jpeg(512, 384), jpeg(1200, 900)]
+LARGE = jpeg(300, 200, quality=5)
+NONSENSE = {
+    "a greeting": ({"layers": [], "no_raw": ""}, b""),
+    "nothing": ({}, b""),
+    "no object": ([], b""),
+    "a number": (7, b""),
+    "an error of no kind": ({"error": "x"}, b""),
+    "an error of another kind": ({"error": "x", "failure": "bad luck"}, b""),
+    "an error that is no text": ({"error": {}, "failure": "corrupt"}, b""),
+    "two pictures": ({"sizes": [len(GOOD[0]), len(GOOD[1])], "facts": FACTS}, GOOD[0] + GOOD[1]),
+    "sizes that do not fit": ({"sizes": [1, 1, 1], "facts": FACTS}, b"".join(GOOD)),
+    "a size below nothing": ({"sizes": [-5, 3, 5], "facts": FACTS}, b"abc"),
+    "no pictures": ({"sizes": [3, 3, 3], "facts": FACTS}, b"abcdefghi"),
+    "a page": ({"sizes": [9, 9, 9], "facts": FACTS}, b"<script/>" * 3),
+    "pictures that are too large": ({"sizes": [len(LARGE)] * 3, "facts": FACTS}, LARGE * 3),
+    "half a picture": ({"sizes": [400, len(GOOD[1]), len(GOOD[2])], "facts": FACTS}, GOOD[0][:400] + GOOD[1] + GOOD[2]),
+    "no facts": ({"sizes": [len(each) for each in GOOD]}, b"".join(GOOD)),
+    "facts of other kinds": ({"sizes": [len(each) for each in GOOD], "facts": FACTS | {"width": "9"}}, b"".join(GOOD)),
+    "a size without an end": (
+        {"sizes": [len(each) for each in GOOD], "facts": FACTS | {"width": 1 << 70}},
+        b"".join(GOOD),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_nonsense_is_a_failure_and_another_worker_goes_on(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that was taken over answers what it likes."""
+    answer, body = NONSENSE[name]
+    booting(
+        monkeypatch,
+        f"worker.start = lambda: ({{'layers': [], 'no_raw': ''}}, 1 << 40)\nsend, said = worker.send, []\n"
+        f"def lie(channel, head, more=b''):\n"
+        f"    send(channel, *((head, more) if not said else ({answer!r}, {body!r})))\n    said.append(1)\n"
+        f"worker.send = lie",
+    )
+    pool = Pool()
+    try:
+        with pytest.raises(DecoderDied, match="nonsense") as caught:
+            made(pool, jpeg(64, 48), Job("jpeg"))
+        assert caught.value.failure is Failure.CRASHED
+        assert pool.workers() == []
+        monkeypatch.undo()
+        assert made(pool, jpeg(64, 48), Job("jpeg"))[0].size == (64, 48)
+    finally:
+        pool.close()

@@ -1,8 +1,9 @@
 """Previews before anybody asks: after each commit, those inside the files at once, the slow ones when nothing else waits and
 the file has been left alone for a while (who writes with many fsyncs makes many revisions, none of them a whole picture).
 
-Owns: two bounded queues and a thread. Used by: app, view. Threading: `on_effects` and `later` from any thread, quickly; one thread
-works. What does not fit into the queues is forgotten: it is made when somebody opens it.
+Owns: two bounded queues and a thread for each. Used by: app, view. Threading: `on_effects` and `later` from any thread, quickly.
+One thread looks at files and makes the quick ones, the other the slow ones, so that these hold up nobody. What does not fit
+into the queues is forgotten: it is made when somebody opens it.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ import logging
 import random
 import threading
 import time
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from archivia_fs.errors import BadPicture, Busy, FsError, StoreError
 from archivia_fs.types import ChangeKind, Effects, InodeNo, RevisionId, Stat
 from archivia_fs.views.thumbnails.pool import Pool
 from archivia_fs.views.thumbnails.service import Previews
+from archivia_fs.views.thumbnails.turns import PATIENCE_AHEAD
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ TRIM_SECONDS = 30.0  # between looks for idle decoders
 SETTLE_SECONDS = 5.0
 FOREIGN_SECONDS = 30.0  # and up to twice that, so that not all gateways begin at once
 CHECK_SECONDS = 3.0
-REST_SECONDS = 1.0  # when the store or the decoders cannot take more
+REST_SECONDS = 1.0  # when the store cannot take more
 
 # Only whether it is worth a look: on a mount with a source tree nothing is read. What is opened is judged by its content.
 _LIKELY = frozenset(
@@ -74,13 +75,35 @@ def is_likely(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """`ino` None: whoever asks for it knows that it is wanted. `named`: its name is likely. `due`: when it is made even if that
-    is slow, in seconds of the monotonic clock; 0.0: now, if it is quick."""
+    """`ino` None: whoever asks for it knows that it is wanted. `named`: its name is likely. `due`: not before, in seconds of the
+    monotonic clock; 0.0: now. `slow`: somebody has looked, and it is."""
 
     revision: RevisionId
     ino: InodeNo | None = None
     named: bool = True
     due: float = 0.0
+    slow: bool = False
+
+
+class _Queue:
+    """Items by when they are due."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, _Item]] = []
+        self._numbers = itertools.count()  # keeps the order of equals
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def put(self, item: _Item) -> None:
+        heapq.heappush(self._heap, (item.due, next(self._numbers), item))
+
+    def wait(self, now: float) -> float:
+        """Seconds until something is due."""
+        return max(0.0, self._heap[0][0] - now) if self._heap else TRIM_SECONDS
+
+    def pop(self) -> _Item:
+        return heapq.heappop(self._heap)[2]
 
 
 class Background:
@@ -99,17 +122,19 @@ class Background:
         self._settle = settle
         self._foreign = foreign
         self._changed = threading.Condition()
-        self._new: deque[_Item] = deque()
-        self._slow: list[tuple[float, int, _Item]] = []  # a heap by due time; the number keeps the order of equals
-        self._numbers = itertools.count()
+        self._quick, self._slow = _Queue(), _Queue()
         self._waiting: dict[RevisionId, float] = {}  # when they are due
-        self._working = False
+        self._working = 0
         self._closing = False
-        self._thread = threading.Thread(target=self._run, name="thumbnails", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._look_at_files, name="thumbnails", daemon=True),
+            threading.Thread(target=self._serve, args=(self._slow, self._decode), name="thumbnails-slow", daemon=True),
+        ]
 
     def start(self) -> None:
         """Begin. Soon a decoder is started, which says whether it can."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def on_effects(self, effects: Effects) -> None:
         """For Vfs.subscribe."""
@@ -132,15 +157,16 @@ class Background:
     def wait(self, timeout: float) -> bool:
         """Whether all that was asked for is done, within so many seconds."""
         with self._changed:
-            return self._changed.wait_for(lambda: not (self._new or self._slow or self._working), timeout)
+            return self._changed.wait_for(lambda: not (self._quick or self._slow or self._working), timeout)
 
     def close(self) -> None:
-        """Finish the one that is being made (its owner closes the pool before, so that this is quick), forget the others."""
+        """Finish what is being made (its owner closes the pool before, so that this is quick), forget the others."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        if self._thread.is_alive():
-            self._thread.join()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
 
     def _put(self, item: _Item) -> None:
         with self._changed:
@@ -149,72 +175,80 @@ class Background:
                 self._queue(item)
 
     def _queue(self, item: _Item) -> None:
-        if self._closing or len(self._new) + len(self._slow) >= self._queue_max:
+        if self._closing or len(self._quick) + len(self._slow) >= self._queue_max:
             return
         self._waiting[item.revision] = item.due
-        if item.due:
-            heapq.heappush(self._slow, (item.due, next(self._numbers), item))
-        else:
-            self._new.append(item)
+        (self._slow if item.slow else self._quick).put(item)
         self._changed.notify_all()
 
-    def _run(self) -> None:
+    def _look_at_files(self) -> None:
         with self._changed:  # a command that is done in a moment starts no process
-            self._changed.wait_for(lambda: self._new or self._closing, CHECK_SECONDS)
+            self._changed.wait_for(lambda: self._quick or self._closing, CHECK_SECONDS)
         try:
             if not self._closing:
-                self._pool.check()
+                hello = self._pool.check()
+                if hello.no_raw:
+                    log.error("%s Pictures without a preview inside them are shown grey.", hello.no_raw)
                 self._pool.trim(0)  # 40 MiB; where nobody looks at pictures, copies have more use for them
         except BadPicture as error:
             log.warning("No picture can be decoded, grey ones are shown: %s", error)
-        except Busy:  # they work, or we are closing
+        except Busy:  # we are closing
             pass
-        while (item := self._next()) is not None:
+        self._serve(self._quick, self._look_at)
+
+    def _serve(self, queue: _Queue, work: Callable[[_Item], None]) -> None:
+        while (item := self._next(queue)) is not None:
             try:
-                self._work(item)
-            except StoreError as error:
+                work(item)
+            except Busy as error:
                 log.debug("No preview of revision %s for now: %s", item.revision, error)
-                self._rest()
+                with self._changed:
+                    self._queue(replace(item, due=time.monotonic() + self._settle))
             except FsError as error:
                 log.debug("No preview of revision %s for now: %s", item.revision, error)
+                if isinstance(error, StoreError):
+                    self._rest()
             except Exception:
                 log.exception("A preview could not be made; it will be tried when somebody opens it")
+            with self._changed:
+                self._working -= 1
+                self._changed.notify_all()
 
-    def _next(self) -> _Item | None:
+    def _next(self, queue: _Queue) -> _Item | None:
         """Waits for the next; None at the end."""
         with self._changed:
-            self._working = False
-            self._changed.notify_all()
             while not self._closing:
-                now = time.monotonic()
-                if self._new:
-                    item = self._new.popleft()
-                elif self._slow and self._slow[0][0] <= now:
-                    item = heapq.heappop(self._slow)[2]
-                else:
-                    due = self._slow[0][0] - now if self._slow else TRIM_SECONDS
-                    if not self._changed.wait(min(due, TRIM_SECONDS)):
-                        self._pool.trim()
-                    continue
-                self._waiting.pop(item.revision, None)
-                self._working = True
-                return item
+                seconds = queue.wait(time.monotonic())
+                if queue and not seconds:
+                    item = queue.pop()
+                    self._waiting.pop(item.revision, None)
+                    self._working += 1
+                    return item
+                if not self._changed.wait(min(seconds, TRIM_SECONDS)):
+                    self._pool.trim()
         return None
 
-    def _work(self, item: _Item) -> None:
-        if not self._is_likely(item):
+    def _look_at(self, item: _Item) -> None:
+        if not self._is_likely(item) or self._is_done(item):
             return
-        if self._previews.is_settled(item.revision):
-            return
-        if item.due and item.ino is not None and self._inodes.stat(item.ino).revision != item.revision:
-            return  # somebody wrote on, and that is waiting too
         look = self._previews.look(item.revision)
-        if look.quick or item.due:
-            self._previews.ensure(item.revision, look)
+        if look.quick:
+            self._previews.ensure(item.revision, look, urgent=False, patience=PATIENCE_AHEAD)
             return
+        due = item.due or time.monotonic() + self._settle
         with self._changed:
             if item.revision not in self._waiting:
-                self._queue(replace(item, named=True, due=time.monotonic() + self._settle))
+                self._queue(replace(item, due=due, slow=True))
+
+    def _decode(self, item: _Item) -> None:
+        if not self._is_done(item):
+            self._previews.ensure(item.revision, urgent=False, patience=PATIENCE_AHEAD)
+
+    def _is_done(self, item: _Item) -> bool:
+        """Or not wanted any more: somebody wrote on, and that is waiting too."""
+        if item.due and item.ino is not None and self._inodes.stat(item.ino).revision != item.revision:
+            return True
+        return self._previews.is_settled(item.revision)
 
     def _is_likely(self, item: _Item) -> bool:
         if item.named or item.ino is None:

@@ -128,6 +128,14 @@ class PictureFacts:
     def dng(self) -> bool:
         return self.media_type == "image/x-adobe-dng"
 
+    def completed(self, other: PictureFacts) -> PictureFacts:
+        """With what `other` knows of camera, date and size where this says nothing."""
+        size = (self.width, self.height) if self.width and self.height else (other.width, other.height)
+        return replace(
+            self, make=self.make or other.make, model=self.model or other.model, taken=self.taken or other.taken,
+            width=size[0], height=size[1],
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class _Value:
@@ -336,7 +344,11 @@ def date_of(tiff: Tiff, first: Directory) -> str:
         text = tiff.directory(exif)[0].text(Tag.DATE_TAKEN) if exif else ""
     except BadPicture:
         pass
-    text = text or _text(first, Tag.DATE)
+    return exif_date(text or _text(first, Tag.DATE))
+
+
+def exif_date(text: str) -> str:
+    """A date of Exif or ISO 8601 as date_of gives it."""
     digits = "".join(c for c in text[:19] if c in "0123456789")
     if len(digits) != 14 or digits.startswith("0000"):
         return ""

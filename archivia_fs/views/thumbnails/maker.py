@@ -7,21 +7,22 @@ calls every DNG image/tiff).
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import magic
 
 from archivia_fs.content import Content
 from archivia_fs.errors import BadPicture, Busy
-from archivia_fs.vfs.budget import Budget
 from archivia_fs.views.thumbnails.facts import picture_facts
+from archivia_fs.views.thumbnails.failures import Failure, NoPreview, NotNow, failure_of
 from archivia_fs.views.thumbnails.ifd import PictureFacts
-from archivia_fs.views.thumbnails.pool import DecoderDied, Pool, handed_over
+from archivia_fs.views.thumbnails.memory import memory_available
+from archivia_fs.views.thumbnails.pool import Decoded, Pool, handed_over
+from archivia_fs.views.thumbnails.turns import CLOSING, Demand
+from archivia_fs.views.thumbnails.versions import decoder_name, no_raw
 from archivia_fs.views.thumbnails.ways import Way, plain_ways, raw_ways, tiff_ways
 from archivia_fs.views.thumbnails.windows import Read
 from catalog.previews import PreviewState
@@ -30,8 +31,6 @@ log = logging.getLogger(__name__)
 
 HEAD = 4096  # bytes that libmagic sees; more do not make it wiser, and it parses strangers' bytes in our process
 SMALL_PICTURE = 16 * 1024**2  # bytes handed to a decoder; what is larger is so one at a time
-SMALL_PICTURES = 64 * 1024**2  # bytes of those that are handed over or wait for a decoder
-PATIENCE = 60.0  # seconds to wait for one's turn
 
 _KINDS = {
     "image/jpeg": "jpeg", "image/png": "png", "image/webp": "webp", "image/heic": "heif", "image/heif": "heif",
@@ -52,6 +51,7 @@ class Look:
     facts: PictureFacts | None
     ways: Sequence[Way] = ()
     reason: str = ""
+    failure: Failure = Failure.LIMITS  # what `reason` is about
 
     @property
     def quick(self) -> bool:
@@ -61,11 +61,14 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """`pictures`: three JPEGs (256, 512, 1200), none for what is no picture or cannot be decoded. `again`: it may work later."""
+    """`pictures`: three JPEGs (256, 512, 1200), none for what is no picture or cannot be decoded; then `reason` says why, and
+    `failure` in one word. `again`: it may work later. `facts` None: no picture."""
 
     state: PreviewState
+    facts: PictureFacts | None = None
     pictures: Sequence[bytes] = ()
     reason: str = ""
+    failure: Failure | None = None
     again: bool = False
 
 
@@ -76,9 +79,10 @@ class Maker:
         self._pool = pool
         self._magic = magic.Magic(mime=True)
         self._magic_lock = threading.Lock()
-        self._small = Budget(SMALL_PICTURES)
-        self._large = Budget(0)  # one at a time
-        self.decoder = f"1 rawpy {importlib.metadata.version('rawpy')} pillow {importlib.metadata.version('pillow')}"
+        self._no_raw = no_raw()
+        self.decoder = decoder_name()
+        if self._no_raw:
+            log.error("%s Pictures without a preview inside them are shown grey.", self._no_raw)
 
     def look(self, content: Content) -> Look:
         """Reads at most 256 KiB; of a large TIFF without a preview also the tables of its strips or tiles. Raises StoreError."""
@@ -94,25 +98,31 @@ class Maker:
         try:
             facts = picture_facts(read, content.size)
         except BadPicture as error:
-            return Look(PictureFacts(family), reason=str(error))
+            return Look(PictureFacts(family), reason=str(error), failure=Failure.CORRUPT)
         if facts is None:
             return Look(None, reason="It is no picture.")
         return Look(facts, *tiff_ways(read, content.size, facts))
 
-    def make(self, content: Content, look: Look) -> Made:
+    def make(self, content: Content, look: Look, demand: Demand) -> Made:
         """Raises StoreError, Busy."""
         if look.facts is None:
             return Made(PreviewState.NONE, reason=look.reason)
-        reasons, again = [look.reason] if look.reason else [], False
+        reasons = {look.reason: look.failure} if look.reason else {}
+        again: Failure | None = None
         for way in look.ways:
             try:
-                return Made(way.state, self._decode(content, way))
-            except DecoderDied as error:
-                again = True
-                reasons.append(str(error))
+                decoded = self._decode(content, way, demand)
+                return Made(way.state, look.facts.completed(decoded.facts), decoded.pictures)
             except BadPicture as error:
-                reasons.append(str(error))
-        return Made(PreviewState.PLACEHOLDER, (), " ".join(dict.fromkeys(reasons)), again)
+                reasons.setdefault(str(error), failure_of(error))
+                if isinstance(error, NotNow):
+                    again = again or error.failure
+        failure = again or next(iter(reasons.values()), Failure.UNSUPPORTED)
+        return Made(PreviewState.PLACEHOLDER, look.facts, (), " ".join(reasons), failure, again is not None)
+
+    def hurry(self, demand: Demand) -> None:
+        """Somebody waits now for what is being made."""
+        self._pool.turns.hurry(demand)
 
     def _family(self, head: bytes) -> str | None:
         """A media type; None for what is no picture. All of TIFF is "image/tiff"."""
@@ -130,31 +140,35 @@ class Maker:
         try:
             facts = picture_facts(reader(content), content.size) or facts
         except BadPicture as error:
-            return Look(facts, reason=str(error))
+            return Look(facts, reason=str(error), failure=Failure.CORRUPT)
         return Look(facts, *plain_ways(_KINDS[family], content.size))
 
-    def _decode(self, content: Content, way: Way) -> Sequence[bytes]:
-        size = way.part.size
-        if size > memory_available() // 2:
-            raise DecoderDied(f"This machine has too little free memory for the {size} bytes of the file now.")
-        lane = self._small if size <= SMALL_PICTURE else self._large
-        if not lane.acquire(size, PATIENCE):
-            raise Busy("Many previews are being made; try again in a moment.")
-        try:
-            with handed_over(way.part, reader(content)) as picture:
+    def _decode(self, content: Content, way: Way, demand: Demand) -> Decoded:
+        if way.job.kind == "raw" and self._no_raw:
+            raise NoPreview(self._no_raw, Failure.UNSUPPORTED)
+        turns, size = self._pool.turns, way.part.size
+        large = size > SMALL_PICTURE
+        with turns.turn(demand, slow=large or way.job.kind != "jpeg", large=large):
+            if size > memory_available() // 2:
+                if turns.large > large:
+                    raise Busy("Other large pictures are being decoded; try again in a moment.")
+                words = f"This machine has too little free memory for the {size} bytes of the file now."
+                raise NotNow(words, Failure.MEMORY)
+            with handed_over(way.part, self._reader(content)) as picture:
                 return self._pool.decode(way.job, picture)
-        finally:
-            lane.release(size)
+
+    def _reader(self, content: Content) -> Read:
+        """As reader, until we are closing."""
+        read = reader(content)
+
+        def read_on(offset: int, size: int) -> bytes:
+            if self._pool.turns.closed:
+                raise Busy(CLOSING)
+            return read(offset, size)
+
+        return read_on
 
 
 def reader(content: Content) -> Read:
     """A content as the walker wants it; raises StoreError."""
     return lambda offset, size: bytes(content.pread(offset, size))
-
-
-def memory_available() -> int:
-    """Bytes that can be used without swapping (MemAvailable of proc_meminfo(5))."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 2**31

@@ -1,7 +1,7 @@
 """The gateway's side of the decoders: a few processes, started when they are needed and replaced when they die.
 
-Owns: the worker processes and their time limits. Used by: maker. Threading: any thread; `decode` blocks its caller, and at most
-`size` callers decode at a time, a bounded number wait. No lock is held while a worker works.
+Owns: the worker processes and their time limits. Used by: maker. Threading: any thread; `decode` blocks its caller. How many
+decode at a time is told by `turns`. No lock is held while a worker works.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from archivia_fs.errors import BadPicture, Busy
-from archivia_fs.views.thumbnails.ifd import ColourSpace
+from archivia_fs.views.thumbnails import SIDES
+from archivia_fs.views.thumbnails.failures import DecoderDied, Failure, NoPreview
+from archivia_fs.views.thumbnails.ifd import TEXT_MAX, ColourSpace, PictureFacts, exif_date
+from archivia_fs.views.thumbnails.jpeg import jpeg_head
 from archivia_fs.views.thumbnails.parts import Part
-from archivia_fs.views.thumbnails.windows import Read
+from archivia_fs.views.thumbnails.turns import CLOSING, Turns
+from archivia_fs.views.thumbnails.windows import Read, Windows
 
 log = logging.getLogger(__name__)
 
-WORKERS = 2
-WAITING_MAX = 64  # callers; each is a thread of a door
-PATIENCE = 60.0  # seconds that a caller waits for a worker
 START_SECONDS = 20.0  # 0.15 on an idle machine
 JOB_SECONDS = 30.0  # of the clock; the worker itself has a limit of CPU time below that
 JOBS_MAX = 200  # of one worker, so that no leak of a library grows
 IDLE_SECONDS = 60.0  # then its memory is more useful elsewhere
 ANSWER_MAX = 8 * 1024**2  # bytes; three JPEGs of at most 1200x1200 have 2
 
-CLOSING = "The gateway is shutting down."
 _HEADER_SIZE = 8
 _ROOT = Path(__file__).parents[3]
 _BOOT = """
@@ -48,9 +48,7 @@ main(int(sys.argv[2]))
 # One thread each: pictures are decoded side by side, and threads would need clone(2).
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
 
-
-class DecoderDied(BadPicture):
-    """The worker ended or had to be ended in the middle of a picture. It may be the machine's fault."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +58,22 @@ class Job:
     kind: str
     orientation: int = 0
     colour_space: ColourSpace = ColourSpace.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What a worker says of itself: the layers of its sandbox, and why it does not develop raw data ("": it does)."""
+
+    layers: Sequence[str]
+    no_raw: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """JPEGs with at most SIDES pixels, and what the decoder saw of the picture (no media type, no previews)."""
+
+    pictures: Sequence[bytes]
+    facts: PictureFacts
 
 
 @contextlib.contextmanager
@@ -92,20 +106,17 @@ class Worker:
         self.jobs = 0
         self.idle_since = 0.0
         try:
-            self.hello, _ = self._answer(START_SECONDS)
+            self.hello = self._answer(START_SECONDS, _hello)
         except BaseException:
             self.end()
             raise
-        if "error" in self.hello:
-            self.end()
-            raise DecoderDied(f"The decoder does not start: {self.hello['error']}.")
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    def decode(self, job: Job, picture: int, seconds: float) -> Sequence[bytes]:
-        """The JPEGs of a job. Raises BadPicture, DecoderDied."""
+    def decode(self, job: Job, picture: int, seconds: float) -> Decoded:
+        """A job's answer. Raises NoPreview, DecoderDied."""
         self.jobs += 1
         text = json.dumps({"kind": job.kind, "orientation": job.orientation, "colour_space": job.colour_space}).encode()
         head = len(text).to_bytes(4, "big") + bytes(4)
@@ -114,14 +125,7 @@ class Worker:
             self._channel.sendall(text)
         except OSError as error:
             raise DecoderDied("The decoder was gone.") from error
-        answer, body = self._answer(seconds)
-        if "error" in answer:
-            raise BadPicture(f"It cannot be decoded ({answer['error']}).")
-        made, at = [], 0
-        for size in answer["sizes"]:
-            made.append(body[at : at + size])
-            at += size
-        return made
+        return self._answer(seconds, _decoded)
 
     def end(self) -> None:
         """Kill it, if it still runs."""
@@ -129,7 +133,8 @@ class Worker:
         self._process.kill()
         self._process.wait()
 
-    def _answer(self, seconds: float) -> tuple[dict[str, Any], bytes]:
+    def _answer(self, seconds: float, understand: Callable[[Any, bytes], T]) -> T:
+        """One message. The worker has met hostile bytes, so whatever is not as expected is nonsense."""
         deadline = time.monotonic() + seconds
         head = self._receive(_HEADER_SIZE, deadline)
         text_size, body_size = int.from_bytes(head[:4], "big"), int.from_bytes(head[4:], "big")
@@ -137,8 +142,8 @@ class Worker:
             raise DecoderDied("The decoder answers nonsense.")
         data = self._receive(text_size + body_size, deadline)
         try:
-            return _checked(json.loads(data[:text_size]), body_size), data[text_size:]
-        except (ValueError, TypeError, KeyError) as error:
+            return understand(json.loads(data[:text_size]), data[text_size:])
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
             raise DecoderDied("The decoder answers nonsense.") from error
 
     def _receive(self, size: int, deadline: float) -> bytes:
@@ -148,7 +153,7 @@ class Worker:
             try:
                 piece = self._channel.recv(size - len(data))
             except TimeoutError:
-                raise DecoderDied("Decoding took too long and was ended.") from None
+                raise DecoderDied("Decoding took too long and was ended.", Failure.LIMITS) from None
             except OSError as error:
                 raise DecoderDied("The decoder crashed.") from error
             if not piece:
@@ -158,40 +163,39 @@ class Worker:
 
 
 class Pool:
-    """`size` workers at most; `seconds`: the time limit of a job; `waiting`: callers that may wait. `close()` it."""
+    """As many workers as `turns` has turns; whoever decodes has one. `seconds`: the time limit of a job. `close()` it."""
 
-    def __init__(self, size: int = WORKERS, seconds: float = JOB_SECONDS, waiting: int = WAITING_MAX) -> None:
+    def __init__(self, turns: Turns | None = None, seconds: float = JOB_SECONDS) -> None:
+        self.turns = turns or Turns()
         self._seconds = seconds
-        self._slots = threading.BoundedSemaphore(size)
         self._lock = threading.Lock()
         self._idle: list[Worker] = []
         self._busy: set[Worker] = set()
-        self._waiting_max = waiting
-        self._waiting = 0
         self._closed = False
         self._told = False
 
-    def decode(self, job: Job, picture: int) -> Sequence[bytes]:
-        """The JPEGs of a picture whose bytes are in the memfd `picture`, by size. Raises BadPicture if it cannot be decoded,
-        DecoderDied if that ended the worker, Busy if too many are waiting."""
-        with self._slot():
-            worker = self._take()
-            try:
-                made = worker.decode(job, picture, self._seconds)
-            except BaseException as error:  # who met a broken picture does not see another one
-                self._end(worker)
-                if self._closed and isinstance(error, DecoderDied):
-                    raise Busy(CLOSING) from error
-                raise
-            self._give_back(worker)
-            return made
+    def decode(self, job: Job, picture: int) -> Decoded:
+        """The picture whose bytes are in the memfd `picture`. Raises NoPreview if it cannot be decoded, DecoderDied if that ended
+        the worker, Busy while closing."""
+        worker = self._take()
+        try:
+            made = worker.decode(job, picture, self._seconds)
+        except NoPreview as error:  # who met a broken picture does not see another one
+            self._end(worker)
+            if self._closed and isinstance(error, DecoderDied):
+                raise Busy(CLOSING) from error
+            raise
+        except BaseException:
+            self._end(worker)
+            raise
+        self._give_back(worker)
+        return made
 
-    def check(self) -> Sequence[str]:
-        """Start a worker, if none is there. Returns the layers of its sandbox. Raises DecoderDied, Busy."""
-        with self._slot():
-            worker = self._take()
-            self._give_back(worker)
-            return list(worker.hello["layers"])
+    def check(self) -> Hello:
+        """Start a worker, if none is there. Raises DecoderDied, Busy."""
+        worker = self._take()
+        self._give_back(worker)
+        return worker.hello
 
     def workers(self) -> Sequence[int]:
         """The pids of the workers that run."""
@@ -208,31 +212,14 @@ class Pool:
             each.end()
 
     def close(self) -> None:
-        """End all workers; who waits for one gets Busy, which is no failure of the picture."""
+        """End all workers; who decodes or waits for a turn gets Busy, which is no failure of the picture."""
+        self.turns.close()
         with self._lock:
             self._closed = True
             workers = [*self._idle, *self._busy]
             self._idle = []
         for each in workers:
             each.end()
-
-    @contextlib.contextmanager
-    def _slot(self) -> Iterator[None]:
-        with self._lock:
-            if self._waiting >= self._waiting_max:
-                raise Busy("Many previews are being made; try again in a moment.")
-            self._waiting += 1
-        try:
-            free = self._slots.acquire(timeout=PATIENCE)
-        finally:
-            with self._lock:
-                self._waiting -= 1
-        if not free:
-            raise Busy("Many previews are being made; try again in a moment.")
-        try:
-            yield
-        finally:
-            self._slots.release()
 
     def _take(self) -> Worker:
         with self._lock:
@@ -250,7 +237,7 @@ class Pool:
             self._end(worker)
             raise Busy(CLOSING)
         if first:
-            log.info("Pictures are decoded in a process with %s", ", ".join(worker.hello["layers"]))
+            log.info("Pictures are decoded in a process with %s", ", ".join(worker.hello.layers))
         return worker
 
     def _give_back(self, worker: Worker) -> None:
@@ -268,16 +255,47 @@ class Pool:
         worker.end()
 
 
-def _checked(answer: Any, body_size: int) -> dict[str, Any]:
-    """What a worker may say: it has met hostile bytes. Raises ValueError, TypeError, KeyError."""
-    if not isinstance(answer, dict):
-        raise TypeError("no object")
+def _hello(answer: Any, body: bytes) -> Hello:
     if "error" in answer:
-        words = str(answer["error"])[:200]
-        return {"error": "".join(c if c.isprintable() else "?" for c in words)}
-    if "layers" in answer:
-        return {"layers": [str(each) for each in answer["layers"]]}
-    sizes = [int(each) for each in answer["sizes"]]
-    if len(sizes) != 3 or min(sizes) <= 0 or sum(sizes) != body_size:
+        raise DecoderDied(f"The decoder does not start: {_words(answer['error'])}.")
+    return Hello([_words(each) for each in answer["layers"]], _words(answer["no_raw"]))
+
+
+def _decoded(answer: Any, body: bytes) -> Decoded:
+    if "error" in answer:
+        raise NoPreview(f"It cannot be decoded ({_words(answer['error'])}).", Failure(answer["failure"]))
+    sizes = [_number(each) for each in answer["sizes"]]
+    if len(sizes) != len(SIDES) or min(sizes) <= 0 or sum(sizes) != len(body):
         raise ValueError("sizes that are not those of the pictures")
-    return {"sizes": sizes}
+    pictures, at = [], 0
+    for side, size in zip(SIDES, sizes, strict=True):
+        pictures.append(_checked(body[at : at + size], side))
+        at += size
+    told = answer["facts"]
+    make, model, taken = (_words(told[name]).strip() for name in ("make", "model", "taken"))
+    return Decoded(
+        pictures, PictureFacts("", make, model, exif_date(taken), _number(told["width"]), _number(told["height"]))
+    )
+
+
+def _checked(picture: bytes, side: int) -> bytes:
+    """It goes to browsers and Finders, so it is a JPEG of the size it should have, at least by its head."""
+    try:
+        head = jpeg_head(Windows(lambda offset, size: picture[offset : offset + size], len(picture)), 0, len(picture))
+    except BadPicture as error:
+        raise ValueError("no JPEG") from error
+    if head is None or max(head.width, head.height) > side or not picture.endswith(b"\xff\xd9"):
+        raise ValueError("no JPEG, or a larger one")
+    return picture
+
+
+def _number(value: Any) -> int:
+    if not isinstance(value, int) or not 0 <= value < 1 << 32:
+        raise ValueError("no number")
+    return value
+
+
+def _words(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("no words")
+    return "".join(c if c.isprintable() else "?" for c in value[:TEXT_MAX])

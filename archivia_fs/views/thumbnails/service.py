@@ -19,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from typing_extensions import Buffer
@@ -31,6 +31,7 @@ from archivia_fs.views.thumbnails import SIDES
 from archivia_fs.views.thumbnails.facts import to_json
 from archivia_fs.views.thumbnails.maker import Look, Made, Maker
 from archivia_fs.views.thumbnails.placeholder import PLACEHOLDER, PLACEHOLDER_ETAG
+from archivia_fs.views.thumbnails.turns import PATIENCE, Demand
 from catalog.previews import PreviewRecord, PreviewState
 
 log = logging.getLogger(__name__)
@@ -108,6 +109,14 @@ class StoredBytes:
         """Nothing is held."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A preview that is being made."""
+
+    demand: Demand
+    record: Future[PreviewRecord] = field(default_factory=Future)
+
+
 class Previews:
     """The previews of an archive."""
 
@@ -120,7 +129,7 @@ class Previews:
         self._maker = maker
         self._cache_bytes = cache_bytes
         self._lock = threading.Lock()
-        self._flights: dict[str, Future[PreviewRecord]] = {}  # by SHA-256; by revision while that is pending
+        self._flights: dict[str, _Flight] = {}  # by SHA-256; by revision while that is pending
         self._cache: OrderedDict[tuple[ObjectKey, int], bytes] = OrderedDict()
         self._cached = 0
 
@@ -137,9 +146,13 @@ class Previews:
         """What the bytes are, from a few reads. Raises StoreError, NotFound."""
         return self._maker.look(StoredBytes(self._store, self._archive.revision(revision)))
 
-    def ensure(self, revision: RevisionId, look: Look | None = None) -> PreviewRecord:
+    def ensure(
+        self, revision: RevisionId, look: Look | None = None, *, urgent: bool = True, patience: float = PATIENCE
+    ) -> PreviewRecord:
         """The preview's record, made now if there is none; however many ask at once, for whichever copies of the same bytes, it is
-        made once. `look`: if the caller has looked already. Raises StoreError, Busy, NotFound."""
+        made once. `look`: if the caller has looked already. `urgent`: somebody waits for it, so it goes before what nobody waits
+        for. `patience`: seconds to wait for a turn. Raises StoreError, Busy, NotFound."""
+        demand = Demand(urgent, patience)
         deadline = time.monotonic() + FLIGHT_SECONDS
         while True:
             known = self._states.get(revision)
@@ -149,19 +162,21 @@ class Previews:
             with self._lock:
                 flight = self._flights.get(content.sha256 or revision)
                 if flight is None:
-                    mine = self._flights[content.sha256 or revision] = Future[PreviewRecord]()
+                    mine = self._flights[content.sha256 or revision] = _Flight(demand)
                     break
-            record = _landed(flight, deadline)
+            if urgent:
+                self._maker.hurry(flight.demand)
+            record = _landed(flight.record, deadline)
             if record.revision == revision:
                 return record  # else that of a copy, which ours has now too
         try:
-            record = self._make(content, look)
+            record = self._make(content, look, demand)
         except BaseException as error:
             self._land(content)
-            mine.set_exception(error)
+            mine.record.set_exception(error)
             raise
         self._land(content)
-        mine.set_result(record)
+        mine.record.set_result(record)
         return record
 
     def read(self, record: PreviewRecord, side: int) -> bytes:
@@ -191,7 +206,7 @@ class Previews:
             return True
         return record.decoder == self._maker.decoder and (record.retry_ns is None or time.time_ns() < record.retry_ns)
 
-    def _make(self, revision: Revision, look: Look | None) -> PreviewRecord:
+    def _make(self, revision: Revision, look: Look | None, demand: Demand) -> PreviewRecord:
         known = self._states.get(revision.id)  # again: whoever was before us may just have landed
         if known is not None and self._is_settled(known):
             return known
@@ -201,13 +216,13 @@ class Previews:
         else:
             content = StoredBytes(self._store, revision)
             look = look or self._maker.look(content)
-            record = self._record(revision.id, look, self._maker.make(content, look), known)
+            record = self._record(revision.id, self._maker.make(content, look, demand), known)
         self._states.save(record)
         return record
 
-    def _record(self, revision: RevisionId, look: Look, made: Made, known: PreviewRecord | None) -> PreviewRecord:
+    def _record(self, revision: RevisionId, made: Made, known: PreviewRecord | None) -> PreviewRecord:
         record = PreviewRecord(
-            revision, made.state, to_json(look.facts), decoder=self._maker.decoder, made_ns=time.time_ns()
+            revision, made.state, to_json(made.facts), decoder=self._maker.decoder, made_ns=time.time_ns()
         )
         if made.pictures:
             return self._stored(record, made.pictures)
@@ -220,7 +235,7 @@ class Previews:
         if attempts == 1:
             where = ", ".join(self._archive.revision_paths(revision, 1)) or f"revision {revision}"
             log.warning("There is no preview of %s, a grey picture stands for it. %s", where, made.reason)
-        return replace(record, reason=made.reason, attempts=attempts, retry_ns=retry_ns)
+        return replace(record, reason=made.reason, failure=made.failure or "", attempts=attempts, retry_ns=retry_ns)
 
     def _stored(self, record: PreviewRecord, pictures: Sequence[bytes]) -> PreviewRecord:
         body = b"".join(pictures)

@@ -22,12 +22,17 @@ from typing import Any, BinaryIO
 
 import numpy
 import rawpy
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from archivia_fs.views.thumbnails import PIXELS_MAX, SIDES, icc, sandbox
+from archivia_fs.views.thumbnails.failures import Failure
 from archivia_fs.views.thumbnails.ifd import ColourSpace
 
 QUALITY = 85
+DRAFT = (
+    SIDES[-1] * 5 // 4,
+    SIDES[-1] * 5 // 4,
+)  # JPEGs are scaled by 1/2, 1/4, 1/8 while they are decoded, not below that
 FILTER = Image.Resampling.HAMMING  # as sharp as bicubic when scaling down; 24 ms from 1600 to 1200 pixels, Lanczos 51
 MEMORY = 3 * 1024**3 // 2  # bytes of address space beyond the file itself; 150 megapixels of raw data need half of it
 CPU_SECONDS = 20
@@ -39,11 +44,13 @@ FILE_MAX = 2**31  # bytes of a file that is handed over as a whole; LibRaw takes
 _INTEROPERABILITY = 0xA005  # the Exif directory with the "R03" of Adobe RGB
 _PHOTOMETRIC = 262
 _ORIENTATION = 274
+_MAKE, _MODEL, _DATE, _EXIF, _DATE_TAKEN = 271, 272, 306, 34665, 36867
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
+Facts = dict[str, str | int]
 HEADER = struct.Struct(">II")
 FORMATS = {
     "jpeg": ("JPEG",), "png": ("PNG",), "webp": ("WEBP",), "tiff": ("TIFF",), "heif": ("HEIF", "AVIF"),
@@ -65,18 +72,16 @@ def main(descriptor: int) -> None:
             sandbox.limit_job(memory + os.fstat(picture).st_size, CPU_SECONDS)
             answer: dict[str, Any]
             try:
-                made = decode(job, file)
-                answer, body = {"sizes": [len(each) for each in made]}, b"".join(made)
+                made, facts = decode(job, file)
+                answer, body = {"sizes": [len(each) for each in made], "facts": facts}, b"".join(made)
             except Exception as error:  # noqa: BLE001 - decoders raise anything
-                answer, body = {"error": words(error)}, b""
+                answer, body = {"error": words(error), "failure": failure(error)}, b""
         send(channel, answer, body)
 
 
 def start() -> tuple[dict[str, Any], int]:
     """Load the decoders, use each once (they load the rest then), and lock the door. Returns who we are, and how many bytes of
-    address space a job may have beside its file. Raises RuntimeError for an old LibRaw."""
-    if tuple(rawpy.libraw_version) < LIBRAW_MIN:
-        raise RuntimeError(f"LibRaw {rawpy.libraw_version} has known holes; install a rawpy with {LIBRAW_MIN} or newer")
+    address space a job may have beside its file."""
     os.nice(5)
     with contextlib.suppress(OSError):  # if the machine runs out of memory, this process goes, and not the gateway
         Path("/proc/self/oom_score_adj").write_text("1000")
@@ -90,40 +95,85 @@ def start() -> tuple[dict[str, Any], int]:
     warm = io.BytesIO()
     Image.new("RGB", (8, 8)).save(warm, "JPEG")
     decode({"kind": "jpeg", "orientation": 6, "colour_space": ColourSpace.ADOBE_RGB}, warm)
-    with contextlib.suppress(rawpy.LibRawError):
+    with contextlib.suppress(rawpy.LibRawError, Refused):
         decode({"kind": "raw", "orientation": 0, "colour_space": 0}, io.BytesIO(b"II*\0" + bytes(100)))
     memory = sandbox.address_space() + MEMORY
     sandbox.limit(memory + FILE_MAX, FILES)
     layers = ["rlimits", *sandbox.lock_down()]
-    return {"layers": layers, "libraw": list(rawpy.libraw_version)}, memory
+    return {"layers": layers, "no_raw": no_raw()}, memory
 
 
-def decode(job: Mapping[str, Any], file: BinaryIO) -> Sequence[bytes]:
-    """A JPEG per side of SIDES. Raises whatever Pillow and LibRaw do."""
+def no_raw() -> str:
+    """Why this LibRaw gets no file; "" if it does."""
+    if tuple(rawpy.libraw_version) >= LIBRAW_MIN:
+        return ""
+    found, wanted = (".".join(map(str, version)) for version in (rawpy.libraw_version, LIBRAW_MIN))
+    return f"Raw data are not developed: LibRaw {found} has known holes; install a rawpy with {wanted} or newer."
+
+
+class Refused(Exception):
+    """What we do not even try."""
+
+    def __init__(self, message: str, why: Failure) -> None:
+        super().__init__(message)
+        self.why = why
+
+
+def failure(error: Exception) -> Failure:
+    """The word for whatever a decoder raised."""
+    if isinstance(error, Refused):
+        return error.why
+    if isinstance(error, (MemoryError, rawpy.LibRawUnsufficientMemoryError)):
+        return Failure.MEMORY
+    if isinstance(error, Image.DecompressionBombError):
+        return Failure.LIMITS
+    if isinstance(error, (UnidentifiedImageError, rawpy.LibRawFileUnsupportedError, KeyError, NotImplementedError)):
+        return Failure.UNSUPPORTED
+    return Failure.CORRUPT
+
+
+def decode(job: Mapping[str, Any], file: BinaryIO) -> tuple[Sequence[bytes], Facts]:
+    """A JPEG per side of SIDES, and what the picture says of itself. Raises whatever Pillow and LibRaw do."""
     if job["kind"] == "raw":
-        image = _develop(file)
+        image, size = _develop(file)
+        facts: Facts = {"make": "", "model": "", "taken": "", "width": size[0], "height": size[1]}
     else:
         Image.MAX_IMAGE_PIXELS = (
             JPEG_PIXELS_MAX if job["kind"] == "jpeg" else PIXELS_MAX
         ) // 2  # an error at twice that
         image = Image.open(file, formats=FORMATS[job["kind"]])
-    return _shrink(image, int(job["orientation"]), ColourSpace(job["colour_space"]))
+        facts = _facts(image)
+    return _shrink(image, int(job["orientation"]), ColourSpace(job["colour_space"])), facts
 
 
-def _develop(file: BinaryIO) -> Image.Image:
-    """The JPEG in a raw file if it is large enough, else the raw data, at half size where that is enough."""
+def _facts(image: Image.Image) -> Facts:
+    exif = image.getexif()
+    texts = {"make": exif.get(_MAKE), "model": exif.get(_MODEL)}
+    texts["taken"] = exif.get_ifd(_EXIF).get(_DATE_TAKEN) or exif.get(_DATE)
+    found: Facts = {name: text.partition("\0")[0] if isinstance(text, str) else "" for name, text in texts.items()}
+    return found | {"width": image.width, "height": image.height}
+
+
+def _develop(file: BinaryIO) -> tuple[Image.Image, tuple[int, int]]:
+    """The JPEG in a raw file if it is large enough, else the raw data, at half size where that is enough; and the size of these."""
+    if no_raw():
+        raise Refused(no_raw(), Failure.UNSUPPORTED)
     with rawpy.RawPy() as raw:
         raw.open_buffer(file)
-        if raw.sizes.raw_width * raw.sizes.raw_height > PIXELS_MAX:
-            raise ValueError(f"{raw.sizes.raw_width} x {raw.sizes.raw_height} pixels are more than {PIXELS_MAX}")
+        sizes = raw.sizes
+        if sizes.raw_width * sizes.raw_height > PIXELS_MAX:
+            raise Refused(f"{sizes.raw_width} x {sizes.raw_height} pixels are more than {PIXELS_MAX}", Failure.LIMITS)
         with contextlib.suppress(rawpy.LibRawError, OSError):
             inside = raw.extract_thumb()
             if inside.format is rawpy.ThumbFormat.JPEG:
                 image = Image.open(io.BytesIO(bytes(inside.data)), formats=FORMATS["jpeg"])
                 if max(image.size) >= ENOUGH:
-                    return image
-        half = max(raw.sizes.iwidth, raw.sizes.iheight) >= 2 * SIDES[-1]
-        return Image.fromarray(raw.postprocess(use_camera_wb=True, half_size=half, output_bps=8))
+                    image.draft(None, DRAFT)
+                    image.load()  # it may be broken, and then the raw data are not
+                    return image, (sizes.width, sizes.height)
+        half = max(sizes.iwidth, sizes.iheight) >= 2 * SIDES[-1]
+        developed = raw.postprocess(use_camera_wb=True, half_size=half, output_bps=8)
+        return Image.fromarray(developed), (sizes.width, sizes.height)
 
 
 def _shrink(image: Image.Image, orientation: int, space: ColourSpace) -> Sequence[bytes]:
@@ -131,9 +181,7 @@ def _shrink(image: Image.Image, orientation: int, space: ColourSpace) -> Sequenc
     if space is ColourSpace.UNKNOWN and exif.get_ifd(_INTEROPERABILITY).get(1) == "R03":
         space = ColourSpace.ADOBE_RGB  # DCF 2.0, "optional file"
     profile = image.info.get("icc_profile") or icc.profile(space)
-    image.draft(
-        None, (SIDES[-1] * 5 // 4, SIDES[-1] * 5 // 4)
-    )  # JPEGs are scaled by 1/2, 1/4, 1/8 while they are decoded
+    image.draft(None, DRAFT)
     image = _eight_bits(image)
     image.thumbnail((SIDES[-1], SIDES[-1]), FILTER, reducing_gap=1.5)
     image = _srgb(image, profile)
