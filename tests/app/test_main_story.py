@@ -1,4 +1,7 @@
-"""The main job on the embedded default: a DNG goes in by rsync and comes out by WebDAV, as a person would do it."""
+"""The main job on the embedded default: a DNG goes in by rsync and comes out by WebDAV, as a person would do it.
+
+The DNGs are generated, as no package ships a camera's own; those that lie beside the checkout go through too (tests/masters.py).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.app.drive import PROGRAM, Drive
+from tests.masters import masters
 
 
 @pytest.fixture
@@ -20,6 +24,8 @@ def roll(tmp_path: Path) -> Path:
     chance = random.Random(3)
     for number, size in enumerate((0, 1, 100_000, 9_000_000, 20_000_001)):
         (folder / f"{number:04}.dng").write_bytes(chance.randbytes(size))
+    for name, data in masters().items():
+        (folder / name).write_bytes(data)
     return folder
 
 

@@ -3,7 +3,8 @@
 What may map the file into memory (SQLite, Pillow) runs in a process of its own: a page fault does not let go of Python's lock, and
 the daemon that has to answer it runs in this one.
 
-Where the camera's own files lie beside the project (they are not part of it), they are among the sources.
+The DNGs among the sources are generated, as no package ships a camera's own; where such lie beside the checkout they are sources
+too (tests/masters.py).
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from pathlib import Path
 import pytest
 
 from tests.functional.conftest import House
+from tests.masters import masters
 
 MIB = 1024**2
-SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
 
 
 @pytest.fixture
@@ -33,15 +34,15 @@ def folder(house: House, roll: str) -> Path:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A roll of masters: real ones where they are, and generated ones of awkward sizes."""
+    """A roll of masters, and of files of awkward sizes."""
     top, chance = tmp_path / "roll", random.Random(3)
     (top / "sub" / "deeper").mkdir(parents=True)
     for number, size in enumerate((0, 1, 100_000, 8 * MIB, 20 * MIB + 1)):
         (top / f"{number:04}.dng").write_bytes(chance.randbytes(size))
     (top / "sub" / "Blatt ä.tif").write_bytes(chance.randbytes(300_000))
     (top / "sub" / "deeper" / "link").symlink_to("../Blatt ä.tif")
-    for sample in (*SAMPLES.glob("*.dng"), *SAMPLES.glob("*.arw")) if SAMPLES.is_dir() else ():
-        shutil.copy2(sample, top / sample.name)
+    for name, data in masters().items():
+        (top / name).write_bytes(data)
     (top / "0002.dng").chmod(0o640)
     os.utime(top / "0002.dng", ns=(1, 1_234_567_890_123_456_789))
     return top

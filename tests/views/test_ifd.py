@@ -58,7 +58,9 @@ def test_80_gb_cost_a_few_windows(where: int) -> None:
 
 def test_real_samples() -> None:
     if not SAMPLES.is_dir():
-        pytest.skip("the camera's own files are not part of the project; generated ones are tested above")
+        pytest.skip(
+            "no package ships a camera's own files, and none lie beside the checkout; generated ones are tested above"
+        )
     facts = _of_file(SAMPLES / "nikon_z9_jpegxl.dng")
     assert facts.dng
     assert [(each.width, each.height, each.orientation) for each in facts.previews] == [(256, 171, 1)]
