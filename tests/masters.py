@@ -1,8 +1,8 @@
 """Masters for tests: what comes out of a camera.
 
-No package was found that ships a camera's own DNG or other raw file (PyPI, npm and Debian, 2026-11): libraries for raw files and EXIF
-come without samples. So the project makes its own DNGs, with previews inside and raw data that LibRaw develops; where real files lie
-beside the checkout, in ../shared/samples, those are used too. The head of a test run says which.
+No package was found that ships a camera's own DNG or other raw file (PyPI, npm and Debian, 2026-11): libraries for raw files and
+EXIF come without samples. So the project makes its own DNGs, with previews inside and raw data that LibRaw develops; where real
+files lie beside the checkout, in ../shared/samples, those are used too. The head of a test run says which.
 
 Owns: nothing. Used by: the tests that copy whole rolls.
 """
