@@ -192,9 +192,16 @@ class Catalog:
         """chmod, chown, utimensat. Raises NotFound."""
         return self._writer.submit(lambda s: namespace.setattr(s, ino, change), durable=False)
 
-    def copy_tree(self, source: InodeNo, parent: InodeNo, name: str, new: NewInode, *, recursive: bool) -> Effects:
-        """WebDAV COPY without moving a byte; `changes[0].ino` is the copy. Raises Exists, NotFound, InvalidArgument."""
-        return self._writer.submit(lambda s: trees.copy_tree(s, source, parent, name, new, recursive=recursive))
+    def move_over(self, parent: InodeNo, name: str, new_parent: InodeNo, new_name: str) -> Effects:
+        """WebDAV MOVE with Overwrite: as rename, but what was there goes with all that is in it."""
+        return self._writer.submit(lambda s: trees.move_over(s, parent, name, new_parent, new_name), durable=False)
+
+    def copy_tree(
+        self, source: InodeNo, parent: InodeNo, name: str, new: NewInode, *, recursive: bool, over: bool = False
+    ) -> Effects:
+        """WebDAV COPY without moving a byte; with `over` what was there goes. Raises Exists (if not), NotFound, InvalidArgument."""
+        copy = trees.copy_over if over else trees.copy_tree
+        return self._writer.submit(lambda s: copy(s, source, parent, name, new, recursive=recursive))
 
     def remove_tree(self, parent: InodeNo, name: str) -> Effects:
         """WebDAV DELETE: a name and everything under it. Raises NotFound."""

@@ -1,6 +1,6 @@
-"""Whole trees: copy and remove in one transaction, a few statements per level.
+"""Whole trees: copy, move over and remove in one transaction, a few statements per level.
 
-Owns: WebDAV's COPY and DELETE. Used by: catalog. Threading: the writer's thread. Memory grows with the number of inodes.
+Owns: WebDAV's COPY, MOVE and DELETE. Used by: catalog. Threading: the writer's thread. Memory grows with the number of inodes.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import Any
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from archivia_fs.errors import Exists, InvalidArgument, NotFound
-from archivia_fs.types import ChangeKind, Effects, InodeNo, Stat, lookup_key
+from archivia_fs.types import ChangeKind, Effects, InodeNo, RenameFlag, Stat, lookup_key
 from catalog.models import dentries, inodes, properties
 from catalog.namespace import (
     ADD_DENTRY,
     ADD_INODE,
     LINKS_CHANGED,
     SET_ID,
+    Child,
     NewInode,
     add_dentry,
     directory,
@@ -29,6 +30,7 @@ from catalog.namespace import (
     inherited,
     is_within,
     must_find,
+    rename,
 )
 from catalog.rows import CHILDREN, chunks, stat_of
 from catalog.session import Session
@@ -68,6 +70,33 @@ def _levels(session: Session, top: InodeNo) -> Iterator[list[_Below]]:
         if level:
             yield level
         folders = [below.stat.ino for below in level if below.stat.is_dir]
+
+
+def move_over(session: Session, parent: InodeNo, name: str, new_parent: InodeNo, new_name: str) -> Effects:
+    """rename(2), but whatever has the new name goes with all that is in it. Raises NotFound, InvalidArgument (into itself, or
+    over a folder it is in)."""
+    target = find(session, new_parent, new_name)
+    respelled = parent == new_parent and lookup_key(name) == lookup_key(new_name)
+    if target is not None and not respelled:
+        must_find(session, parent, name)
+        _make_room(session, new_parent, target, for_what_is_in=parent)
+    return rename(session, parent, name, new_parent, new_name, RenameFlag.NONE)
+
+
+def copy_over(
+    session: Session, source: InodeNo, parent: InodeNo, name: str, new: NewInode, *, recursive: bool
+) -> Effects:
+    """copy_tree, but whatever has the name goes with all that is in it."""
+    target = find(session, parent, name)
+    if target is not None:
+        _make_room(session, parent, target, for_what_is_in=source)
+    return copy_tree(session, source, parent, name, new, recursive=recursive)
+
+
+def _make_room(session: Session, parent: InodeNo, target: Child, *, for_what_is_in: InodeNo) -> None:
+    if is_within(session, for_what_is_in, target.stat.ino):
+        raise InvalidArgument("What is in a folder, or the folder itself, cannot take that folder's place.")
+    remove_tree(session, parent, target.name)
 
 
 def copy_tree(

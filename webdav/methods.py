@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Any
@@ -23,7 +22,7 @@ from wsgidav.dav_error import PRECONDITION_CODE_PropfindFiniteDepth
 from wsgidav.request_server import RequestServer
 
 from archivia_fs.errors import Exists, FsError, NotFound
-from archivia_fs.types import InodeNo, RenameFlag, SetAttr
+from archivia_fs.types import RenameFlag, SetAttr
 from archivia_fs.vfs.view import is_view
 from webdav.conditions import State, check_http, parse_if
 from webdav.convert import Headers, fail, lock_path, reason, split_path, url_path
@@ -198,21 +197,10 @@ class NameMethods(RequestServer):
     def do_COPY(self, environ: Environ, start_response: StartResponse) -> Response:
         source, folder, name, target = self._source_and_target(environ)
         recursive = self._depth(environ, "infinity", "0", "infinity") == "infinity"
-        caller = source.caller
-        if target is None:
-            with _unless_there():
-                self._vfs.copy(caller, source.stat.ino, folder.stat.ino, name, recursive=recursive)
-            return _empty(start_response, HTTPStatus.CREATED)
-        # Beside the target first, so that a copy that fails leaves the target as it was.
-        beside = f".{secrets.token_hex(8)}.archivia-copy"
-        self._vfs.copy(caller, source.stat.ino, folder.stat.ino, beside, recursive=recursive)
-        try:
-            self._replace(caller, folder.stat.ino, beside, folder.stat.ino, name, source, target)
-        except BaseException:
-            with contextlib.suppress(FsError):
-                self._vfs.remove(caller, folder.stat.ino, beside)
-            raise
-        return _empty(start_response, HTTPStatus.NO_CONTENT)
+        over = target is not None
+        with _unless_there():
+            self._vfs.copy(source.caller, source.stat.ino, folder.stat.ino, name, recursive=recursive, over=over)
+        return _empty(start_response, HTTPStatus.NO_CONTENT if over else HTTPStatus.CREATED)
 
     def do_MOVE(self, environ: Environ, start_response: StartResponse) -> Response:
         self._depth(environ, "infinity", "infinity", "0")  # litmus and davfs2 send 0 for files
@@ -224,29 +212,10 @@ class NameMethods(RequestServer):
                     source.caller, old_folder.stat.ino, old_name, folder.stat.ino, name, RenameFlag.NOREPLACE
                 )
         else:
-            self._replace(source.caller, old_folder.stat.ino, old_name, folder.stat.ino, name, source, target)
+            self._vfs.move_over(source.caller, old_folder.stat.ino, old_name, folder.stat.ino, name)
             self._drop_locks(folder.path + name)  # RFC 4918 9.9.3: what was there has been deleted
         self._drop_locks(source.path)
         return _empty(start_response, HTTPStatus.CREATED if target is None else HTTPStatus.NO_CONTENT)
-
-    def _replace(
-        self, caller: Any, parent: InodeNo, name: str, new_parent: InodeNo, new_name: str, source: Node, target: Node
-    ) -> None:
-        """Put an entry in the place of another in one step; what was there goes for good.
-
-        rename(2) does that for files; for the rest the two change places (one transaction, which asks for the rights to remove
-        either) and then the old one goes, so that a crash in between loses nothing. If it cannot go after all, they change back.
-        """
-        if not (source.stat.is_dir or target.stat.is_dir):
-            self._vfs.rename(caller, parent, name, new_parent, new_name)
-            return
-        self._vfs.rename(caller, parent, name, new_parent, new_name, RenameFlag.EXCHANGE)
-        try:
-            self._vfs.remove(caller, parent, name)
-        except BaseException:
-            with contextlib.suppress(FsError):
-                self._vfs.rename(caller, parent, name, new_parent, new_name, RenameFlag.EXCHANGE)
-            raise
 
     def _source_and_target(self, environ: Environ, *, moves: bool = False) -> tuple[Node, Folder, str, Node | None]:
         """All checks that COPY and MOVE share (RFC 4918 9.8, 9.9). Returns source, the target's folder and name, and

@@ -268,6 +268,15 @@ class Vfs:
         flags: RenameFlag = RenameFlag.NONE,
     ) -> None:  # fmt: skip
         """renameat2(2) with NOREPLACE and EXCHANGE: one transaction, no S3 call, whatever the size."""
+        self._may_rename(caller, parent, name, new_parent, new_name)
+        self._gone(self._catalog.rename(parent, name, new_parent, new_name, flags))
+
+    def move_over(self, caller: Caller, parent: InodeNo, name: str, new_parent: InodeNo, new_name: str) -> None:
+        """As rename, but what has the new name, also a folder with all that is in it, goes in the same transaction."""
+        self._may_rename(caller, parent, name, new_parent, new_name)
+        self._gone(self._catalog.move_over(parent, name, new_parent, new_name))
+
+    def _may_rename(self, caller: Caller, parent: InodeNo, name: str, new_parent: InodeNo, new_name: str) -> None:
         check_name(name)
         check_name(new_name)
         if is_view(parent) != is_view(new_parent):
@@ -283,18 +292,21 @@ class Vfs:
             self._permits.entry(caller, new_parent, new_name)
         else:
             self._permits.absent_or_own(caller, new_name)
-        self._gone(self._catalog.rename(parent, name, new_parent, new_name, flags))
 
-    def copy(self, caller: Caller, ino: InodeNo, parent: InodeNo, name: str, *, recursive: bool = True) -> Stat:
+    def copy(
+        self, caller: Caller, ino: InodeNo, parent: InodeNo, name: str, *, recursive: bool = True, over: bool = False
+    ) -> Stat:
         """Copy a file, or a folder with (`recursive`) all that is in it, in the catalog alone: revisions are shared, no byte
-        moves. Raises Exists if the name is taken."""
+        moves. Raises Exists if the name is taken; with `over` what has it goes in the same transaction."""
         check_name(name)
         self._access.check(caller, ino, Right.READ)
         self._permits.archive_only(ino)
         self._permits.entry(caller, parent, name)
         stat = self._tree.stat(ino)
         new = NewInode(stat.mode, caller.uid, caller.gid)
-        return self._made(self._catalog.copy_tree(ino, parent, name, new, recursive=recursive), name)
+        effects = self._catalog.copy_tree(ino, parent, name, new, recursive=recursive, over=over)
+        self._gone(effects)
+        return self._made(effects, name)
 
     def remove(self, caller: Caller, parent: InodeNo, name: str) -> None:
         """A file, or a folder with all that is in it, in one transaction."""

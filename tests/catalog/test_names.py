@@ -434,3 +434,47 @@ def test_every_refusal_leaves_no_trace(catalog: Catalog) -> None:
             call()
     assert catalog.current_seq() == seq
     assert catalog.changes_after(seq) == []
+
+
+def test_what_is_there_makes_room_in_the_same_transaction(catalog: Catalog) -> None:
+    old, new = folder(catalog, "old"), folder(catalog, "new")
+    inside = file(catalog, "page", old)
+    before = rows(catalog)
+    effects = catalog.move_over(D, "new", D, "old")
+    complete(catalog, effects, before)
+    assert catalog.lookup(D, "old").stat.ino == new
+    assert names(catalog, D) == ["old"]
+    assert effects.stat(inside).nlink == effects.stat(old).nlink == 0
+    for act in (
+        lambda: catalog.move_over(new, "sub", D, "old"),  # the folder it is in
+        lambda: catalog.move_over(D, "old", new, "sub"),  # into itself
+        lambda: catalog.copy_tree(catalog.lookup(new, "sub").stat.ino, D, "old", DIR, recursive=True, over=True),
+    ):
+        if not names(catalog, new):
+            folder(catalog, "sub", new)
+        with pytest.raises(InvalidArgument):
+            act()
+    assert names(catalog, D) == ["old"]
+    assert names(catalog, new) == ["sub"]
+
+
+def test_a_name_moved_over_another_of_the_same_file_is_gone(catalog: Catalog) -> None:
+    """RFC 4918 9.9: nothing is left at the source; rename(2) would do nothing."""
+    ino = file(catalog, "a")
+    catalog.link(ino, D, "b")
+    catalog.move_over(D, "a", D, "b")
+    assert names(catalog, D) == ["b"]
+    assert catalog.stat(ino).nlink == 1
+    catalog.move_over(D, "b", D, "b")
+    assert names(catalog, D) == ["b"]
+
+
+def test_a_copy_over_something(catalog: Catalog) -> None:
+    ino = file(catalog, "a")
+    old = folder(catalog, "b")
+    file(catalog, "inside", old)
+    before = rows(catalog)
+    effects = catalog.copy_tree(ino, D, "b", FILE, recursive=True, over=True)
+    complete(catalog, effects, before)
+    assert names(catalog, D) == ["a", "b"]
+    assert catalog.lookup(D, "b").stat.is_file

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from archivia_fs import errors
-from archivia_fs.types import ROOT_INODE, Caller, InodeNo
+from archivia_fs.types import ROOT_INODE, Caller
 from tests.webdav.conftest import Client
 from tests.webdav.toy import ToyVfs
 
@@ -75,36 +75,20 @@ def test_over_what_is_there(dav: Client, vfs: ToyVfs, method: str, source: str, 
     assert after == (before if method == "COPY" else [name for name in before if name != "s"])
 
 
-def test_failed_copy_leaves_the_target(dav: Client, vfs: ToyVfs) -> None:
-    dav.put("/Documents/s", b"s")
-    dav.put("/Documents/t", b"t")
-
-    def busy(*_: object, **__: object) -> None:
-        raise errors.CatalogBusy("Another process has the catalog; try again.")
-
-    vfs.rename = busy  # type: ignore[method-assign]
-    answer = dav("COPY", "/Documents/s", Destination="/Documents/t")
-    assert (answer.status, answer.body) == (503, b"Another process has the catalog; try again.\n")
-    assert dav("GET", "/Documents/t").body == b"t"
-    assert len(vfs.readdir(ME, vfs.resolve(ME, "/Documents").ino)) == 2
-
-
-@pytest.mark.parametrize("method", ["COPY", "MOVE"])
-def test_failed_removal_of_the_target_changes_nothing(
-    dav: Client, vfs: ToyVfs, method: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("method", "call"), [("COPY", "copy"), ("MOVE", "move_over")])
+def test_replacing_is_one_call_of_the_core_or_nothing(
+    dav: Client, vfs: ToyVfs, method: str, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("s", "t"):
         dav("MKCOL", f"/Documents/{name}")
         dav.put(f"/Documents/{name}/{name}", name.encode())
-    remove = vfs.remove
 
-    def locked(caller: Caller, parent: InodeNo, name: str) -> None:
-        if "t" in {entry.name for entry in vfs.readdir(caller, vfs.lookup(caller, parent, name).ino)}:
-            raise errors.Locked("A program has locked it meanwhile.")
-        remove(caller, parent, name)
+    def busy(*_: object, **__: object) -> None:
+        raise errors.CatalogBusy("Another process has the catalog; try again.")
 
-    monkeypatch.setattr(vfs, "remove", locked)
-    assert dav(method, "/Documents/s", Destination="/Documents/t").status == 423
+    monkeypatch.setattr(vfs, call, busy)
+    answer = dav(method, "/Documents/s", Destination="/Documents/t")
+    assert (answer.status, answer.body) == (503, b"Another process has the catalog; try again.\n")
     for name in ("s", "t"):
         assert dav("GET", f"/Documents/{name}/{name}").body == name.encode()
     assert len(vfs.readdir(ME, vfs.resolve(ME, "/Documents").ino)) == 2

@@ -141,9 +141,18 @@ class ToyVfs:
                 del self._children[parent][lookup_key(name)]
             self._children[new_parent][lookup_key(new_name)] = (new_name, stat.ino)
 
-    def copy(self, caller: Caller, ino: InodeNo, parent: InodeNo, name: str, *, recursive: bool = True) -> Stat:
+    def move_over(self, caller: Caller, parent: InodeNo, name: str, new_parent: InodeNo, new_name: str) -> None:
+        with self._turn:
+            self._children[new_parent].pop(lookup_key(new_name), None)
+            self.rename(caller, parent, name, new_parent, new_name)
+
+    def copy(
+        self, caller: Caller, ino: InodeNo, parent: InodeNo, name: str, *, recursive: bool = True, over: bool = False
+    ) -> Stat:
         with self._turn:
             self._writable(parent)
+            if over:
+                self._children[parent].pop(lookup_key(name), None)
             source = self._stats[ino]
             stat = self._add(parent, name, source.mode, revision=source.revision)
             self._stats[stat.ino] = replace(stat, size=source.size, mtime_ns=source.mtime_ns)
