@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, or_, select, update
 
 from archivia_fs.types import ObjectKey, RevisionId
 from catalog.models import previews, revisions
@@ -69,7 +69,20 @@ _FAILED = (
     .order_by(previews.c.made_ns.desc(), previews.c.revision)
     .limit(bindparam("most"))
 )
-_FORGIVE = update(previews).where(previews.c.state == PreviewState.PLACEHOLDER.value).values(retry_ns=0)
+_copies = previews.alias("copies")
+_FORGIVE = (
+    update(previews)
+    .where(previews.c.state == PreviewState.PLACEHOLDER.value)
+    .where(
+        or_(
+            previews.c.revision.in_(bindparam("ids", expanding=True)),
+            previews.c.sha256.in_(
+                select(_copies.c.sha256).where(_copies.c.revision.in_(bindparam("ids", expanding=True)))
+            ),
+        )
+    )
+    .values(retry_ns=0)
+)
 _KEYS = select(previews.c.object_key).where(previews.c.object_key.in_(bindparam("keys", expanding=True)))
 
 
@@ -107,9 +120,9 @@ class Previews:
         """Placeholders, the newest first."""
         return self._readers.read(lambda c: [_record(row) for row in c.execute(_FAILED, {"most": limit})])
 
-    def forgive(self) -> int:
-        """All placeholders may be tried again at once; returns how many there are."""
-        return self._writer.submit(lambda s: s.connection.execute(_FORGIVE).rowcount, durable=False)
+    def forgive(self, ids: Collection[RevisionId]) -> None:
+        """Placeholders of these, and of copies of their bytes wherever they are, may be tried again at once."""
+        self._writer.submit(lambda s: _forgive(s, ids), durable=False)
 
     def unknown_objects(self, keys: Collection[ObjectKey]) -> set[ObjectKey]:
         """Those of `keys` that no preview has; for gc."""
@@ -119,6 +132,11 @@ class Previews:
 def note_content(session: Session, revision: RevisionId, sha256: str | None) -> None:
     """The SHA-256 of a revision is known by now."""
     session.connection.execute(_NOTE, {"b_revision": revision, "content": sha256})
+
+
+def _forgive(session: Session, ids: Collection[RevisionId]) -> None:
+    for chunk in chunks(ids):
+        session.connection.execute(_FORGIVE, {"ids": chunk})
 
 
 def _first(connection: Connection, query: Any, revision: RevisionId) -> PreviewRecord | None:

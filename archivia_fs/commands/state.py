@@ -53,9 +53,11 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Grey:
-    """A picture that could not be decoded. `again_at`: RFC 3339, "" for not with this `decoder`."""
+    """A picture that could not be decoded. `failure`: the reason in one word, "unsupported", "corrupt", "limits", "memory" or
+    "crashed". `again_at`: RFC 3339, "" for not with this `decoder`."""
 
     path: str
+    failure: str
     reason: str
     attempts: int
     again_at: str
@@ -84,8 +86,9 @@ def status(
     grey: Sequence[Grey] = facts.pop("previews_failed", ())
     print_facts({name: _words(name, value) for name, value in facts.items()}, as_json=False)
     for picture in grey:
-        again = f"; again at {picture.again_at}" if picture.again_at else ""
-        out.print(f"no preview  {shown(picture.path)}  {picture.reason} ({picture.attempts} tries{again})")
+        again = f"again at {picture.again_at}" if picture.again_at else "again with another decoder"
+        tries = f"{picture.attempts} {'try' if picture.attempts == 1 else 'tries'} with decoder {picture.decoder}"
+        out.print(f"no preview  {shown(picture.path)}  {picture.failure}: {picture.reason} ({tries}; {again})")
     for each in uploads:
         state = "uploading  " if each.alive else "interrupted"
         until = f"; send it again to go on, until {each.resumable_until}" if each.resumable_until else ""
@@ -112,12 +115,14 @@ def _whole(ctx: typer.Context, catalog: Catalog) -> dict[str, Any]:
 
 
 def _previews(catalog: Catalog) -> dict[str, Any]:
+    from archivia_fs.views.thumbnails.versions import no_raw
     from catalog.previews import PreviewState
 
     counts = catalog.previews.counts()
     grey = [
         Grey(
-            next(iter(catalog.revision_paths(each.revision, 1)), f"revision {each.revision}"), each.reason, each.attempts,
+            next(iter(catalog.revision_paths(each.revision, 1)), f"revision {each.revision}"), each.failure,
+            each.reason, each.attempts,
             "" if each.retry_ns is None else _time(each.retry_ns), each.decoder,
         )
         for each in catalog.previews.failed(GREY_MAX)
@@ -126,6 +131,7 @@ def _previews(catalog: Catalog) -> dict[str, Any]:
         "previews": counts.get(PreviewState.EMBEDDED, 0) + counts.get(PreviewState.DECODED, 0),
         "previews_grey": counts.get(PreviewState.PLACEHOLDER, 0),
         "previews_failed": grey,
+        "raw_decoding": no_raw() or "on",
     }
 
 

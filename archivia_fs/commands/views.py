@@ -5,6 +5,8 @@ Owns: what is shown. Used by: cli. Threading: the main thread; a few threads wai
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,14 +29,17 @@ commands = typer.Typer()
 
 THREADS = 4  # two wait for decoders, two for the store
 BATCH = 200  # files between looks at the catalog
+PATIENCE = 3600.0  # seconds to wait for a decoder: behind the others of this command
+TELL_SECONDS = 5.0  # between two lines where there is no terminal
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A picture without a preview, by one of its names."""
+    """A picture without a preview, by one of its names. `failure`: the reason in one word, "" if it may be made at another time."""
 
     path: str
     reason: str
+    failure: str
 
 
 @dataclass(slots=True)
@@ -68,22 +73,40 @@ def thumbnails(
         stat = gateway.vfs.resolve(gateway.caller(user), path)
         if is_view(stat.ino):
             raise InvalidArgument(f"{path} is computed; name a place under /Documents, where the pictures are.")
-        if retry:
-            gateway.catalog.previews.forgive()
+        for batch in _batches(gateway, stat.ino) if retry else ():
+            gateway.catalog.previews.forgive(batch)
         total, _ = gateway.catalog.totals_in_use(below=stat.ino)
         report = Report()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as progress:
-            task = progress.add_task("Previews", total=total)
-            _make(gateway, stat.ino, report, lambda: progress.update(task, completed=report.done))
+        with _progress(total, quiet=as_json) as told:
+            _make(gateway, stat.ino, report, lambda: told(report.done))
     if as_json:
         print_json(report)
     else:
         out.print(f"{report.made} previews made, {report.there} were there, {report.no_picture} files are no pictures.")
         for problem in report.problems:
-            out.print(f"grey  {shown(problem.path)}  {problem.reason}")
+            out.print(f"grey  {shown(problem.path)}  {problem.failure or 'not now'}: {problem.reason}")
     if report.problems:
         raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _progress(total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal; elsewhere a line now and then, but none if `quiet`. What it gives is told how many are done."""
+    if err.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=err, transient=True) as progress:
+            task = progress.add_task("Previews", total=total)
+            yield lambda done: progress.update(task, completed=done)
+        return
+    last = time.monotonic()
+
+    def tell(done: int) -> None:
+        nonlocal last
+        if not quiet and time.monotonic() - last >= TELL_SECONDS:
+            last = time.monotonic()
+            err.print(f"{done} of {total} files")
+
+    yield tell
 
 
 def _make(gateway: Gateway, below: InodeNo, report: Report, progress: Callable[[], None]) -> None:
@@ -106,24 +129,24 @@ def _batches(gateway: Gateway, below: InodeNo) -> Iterator[list[RevisionId]]:
         after = batch[-1]
 
 
-def _one(gateway: Gateway, revision: RevisionId) -> str:
-    """Why there is no preview; "" if there is one, or it is no picture."""
+def _one(gateway: Gateway, revision: RevisionId) -> tuple[str, str]:
+    """Why there is no preview, and the same in one word; "" if there is one, or it is no picture."""
     from catalog.previews import PreviewState
 
     try:
-        record = gateway.previews.ensure(revision)
+        record = gateway.previews.ensure(revision, patience=PATIENCE)
     except FsError as error:
-        return str(error)
-    return record.reason if record.state is PreviewState.PLACEHOLDER else ""
+        return str(error), ""
+    return (record.reason, record.failure) if record.state is PreviewState.PLACEHOLDER else ("", "")
 
 
-def _count(gateway: Gateway, report: Report, revision: RevisionId, failed: str, *, was_there: bool) -> None:
+def _count(gateway: Gateway, report: Report, revision: RevisionId, failed: tuple[str, str], *, was_there: bool) -> None:
     from catalog.previews import PreviewState
 
     record = gateway.catalog.previews.get(revision)
-    if failed:
+    if failed[0]:
         path = next(iter(gateway.catalog.revision_paths(revision, 1)), f"revision {revision}")
-        report.problems.append(Problem(path, failed))
+        report.problems.append(Problem(path, *failed))
     elif record is not None and record.state is PreviewState.NONE:
         report.no_picture += 1
     elif was_there:

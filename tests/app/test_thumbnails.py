@@ -10,8 +10,11 @@ import time
 from base64 import b64encode
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
+from archivia_fs.commands import views
+from archivia_fs.views.thumbnails.versions import decoder_name
 from tests.app.drive import PASSWORD, Drive
 from tests.views.pictures import dng, jpeg
 
@@ -82,7 +85,12 @@ def test_in_as_dng_out_as_jpeg(drive: Drive, tmp_path: Path) -> None:
 
     told = json.loads(drive.run("status", "--json").stdout)
     assert (told["previews"], told["previews_grey"]) == (1, 1)
-    assert [each["path"] for each in told["previews_failed"]] == ["/Documents/archive/roll/broken.dng"]
+    (failed,) = told["previews_failed"]
+    assert (failed["path"], failed["failure"]) == ("/Documents/archive/roll/broken.dng", "corrupt")
+    assert told["raw_decoding"] == "on"
+    (line,) = (line for line in drive.run("status").stdout.splitlines() if line.startswith("no preview"))
+    assert "broken.dng  corrupt: " in line
+    assert f"(1 try with decoder {decoder_name()}; again with another decoder)" in line
     made = drive.run("thumbnails", "/Documents/archive", "--json")
     report = json.loads(made.stdout)
     assert made.returncode == 1
@@ -91,3 +99,39 @@ def test_in_as_dng_out_as_jpeg(drive: Drive, tmp_path: Path) -> None:
     assert (made.returncode, made.stdout) == (0, "0 previews made, 1 were there, 0 files are no pictures.\n")
     assert drive.run("thumbnails", "/Thumbnails/archive").returncode == 2
     assert drive.end() == 0
+
+
+def test_retry_is_for_what_is_below_the_path(drive: Drive) -> None:
+    """And where there is no terminal, lines tell how far it is."""
+    archive = drive.mount / "Documents/archive"
+    data = jpeg(900, 700)
+    for name in ("a", "b"):
+        (archive / name).mkdir()
+        (archive / name / "half.jpg").write_bytes(data[: 5000 + 100 * len(name)] + name.encode())
+    assert drive.run("thumbnails").returncode == 1
+    assert attempts(drive) == {"a": 1, "b": 1}
+    assert drive.run("thumbnails").returncode == 1
+    assert attempts(drive) == {"a": 1, "b": 1}
+    made = drive.run("thumbnails", "/Documents/archive/a", "--retry")
+    assert made.returncode == 1
+    assert "half.jpg  corrupt: " in made.stdout
+    assert attempts(drive) == {"a": 2, "b": 1}
+    assert drive.end() == 0
+
+
+def attempts(drive: Drive) -> dict[str, int]:
+    told = json.loads(drive.run("status", "--json").stdout)
+    return {Path(each["path"]).parent.name: each["attempts"] for each in told["previews_failed"]}
+
+
+def test_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "TELL_SECONDS", 0.0)
+    for quiet, expected in ((False, "1 of 70 files\n2 of 70 files\n"), (True, "")):
+        with views._progress(70, quiet=quiet) as tell:
+            tell(1)
+            tell(2)
+        assert capsys.readouterr().err == expected
+    monkeypatch.setattr(views, "TELL_SECONDS", 3600.0)
+    with views._progress(70, quiet=False) as tell:
+        tell(1)
+    assert capsys.readouterr().err == ""

@@ -33,7 +33,7 @@ def test_what_is_saved_is_found(catalog: Catalog) -> None:
     assert catalog.previews.many([RevisionId("r1"), RevisionId("r2"), RevisionId("r3")]) == {"r1": MADE, "r2": FAILED}
     assert catalog.previews.counts() == {PreviewState.DECODED: 1, PreviewState.PLACEHOLDER: 1}
     assert catalog.previews.failed() == [FAILED]
-    assert catalog.previews.forgive() == 1
+    catalog.previews.forgive([RevisionId("r1"), RevisionId("r2"), RevisionId("r3")])
     again = catalog.previews.get(RevisionId("r2"))
     assert again is not None
     assert again.retry_ns == 0
@@ -62,6 +62,15 @@ def test_a_failure_is_a_twin_if_there_is_no_better_one(catalog: Catalog) -> None
     assert catalog.previews.twin(RevisionId("r4")) == replace(FAILED, revision=RevisionId("r3"), made_ns=2)
     catalog.previews.save(MADE)
     assert catalog.previews.twin(RevisionId("r4")) == MADE
+
+
+def test_forgiven_are_those_named_and_copies_of_their_bytes(catalog: Catalog) -> None:
+    for name, sha256 in (("r1", "a" * 64), ("r2", "a" * 64), ("r3", "b" * 64), ("r4", None), ("r5", None)):
+        store(catalog, name, sha256)
+        catalog.previews.save(replace(FAILED, revision=RevisionId(name), retry_ns=None))
+    catalog.previews.forgive([RevisionId("r1"), RevisionId("r4")])
+    found = catalog.previews.many([RevisionId(f"r{number}") for number in range(1, 6)])
+    assert {name for name, record in found.items() if record.retry_ns == 0} == {"r1", "r2", "r4"}
 
 
 def test_what_is_filled_in_later_makes_twins(catalog: Catalog) -> None:
