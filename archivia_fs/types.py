@@ -101,13 +101,15 @@ class CopySource:
 @dataclass(frozen=True, slots=True)
 class Part:
     """One part of a multipart upload: S3 part number (1..10,000), size, ETag as the store gave it, CRC-32 of its bytes. `source`:
-    the server has copied it from there, and nobody knows its CRC-32 (0)."""
+    the server has copied it from there, and nobody knows its CRC-32 (0). `sha256` (hex): of a part that was composed, whose ETag
+    need not be the MD5 of its bytes."""
 
     number: int
     size: int
     etag: str
     crc32: int
     source: CopySource | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

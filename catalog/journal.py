@@ -90,7 +90,7 @@ def record_part(session: Session, upload: UploadId, part: Part) -> None:
     session.run(_DROP_PART, {"b_upload": upload, "b_number": part.number})
     source, offset = (None, None) if part.source is None else (part.source.key, part.source.offset)
     row = {"upload": upload, "number": part.number, "size": part.size, "etag": part.etag, "crc32": part.crc32}
-    session.run(_ADD_PART, {**row, "source": source, "source_offset": offset})
+    session.run(_ADD_PART, {**row, "source": source, "source_offset": offset, "sha256": part.sha256})
 
 
 def drop(session: Session, upload: UploadId) -> bool:
@@ -190,7 +190,7 @@ def _parts(connection: Connection, upload: UploadId) -> Sequence[Part]:
 
 def _part_of(row: Row[Any]) -> Part:
     source = None if row.source is None else CopySource(ObjectKey(row.source), row.source_offset)
-    return Part(row.number, row.size, row.etag, row.crc32, source)
+    return Part(row.number, row.size, row.etag, row.crc32, source, row.sha256)
 
 
 def _record(row: Row[Any], parts: Sequence[Part] = ()) -> UploadRecord:

@@ -152,7 +152,7 @@ Index("previews_failed", previews.c.made_ns, sqlite_where=_failed, postgresql_wh
 
 # The journal of multipart uploads: what is stored but not named yet. `origin` is the gateway that sends it ("": nobody any more),
 # `target` says for whom, `active_ns` when the last part was noted or the upload changed hands. Parts that the server has copied
-# have their `source`, the key of an object, and the offset in it.
+# have their `source`, the key of an object, and the offset in it; those that were composed of one made for them their `sha256`.
 uploads = Table(
     "uploads",
     metadata,
@@ -178,6 +178,7 @@ upload_parts = Table(
     Column("crc32", BigInteger, nullable=False),
     Column("source", String(255)),
     Column("source_offset", BigInteger),
+    Column("sha256", String(64)),
     Index("upload_parts_by_checksum", "crc32", "size"),
 )
 _copied = upload_parts.c.source.is_not(None)

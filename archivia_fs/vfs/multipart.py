@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import ParamSpec
 
 from archivia_fs.errors import FsError, StoreUnavailable
-from archivia_fs.types import Beginning, CopySource, ObjectKey, Part, UploadId
+from archivia_fs.types import Beginning, CopySource, ObjectKey, Part, Revision, UploadId
 from archivia_fs.vfs import resume
 from archivia_fs.vfs.buffers import PartBuffer
 from archivia_fs.vfs.resume import Opened
@@ -86,17 +86,27 @@ class MultipartUpload:
         self._begin(number, buffer.view())
         self._submit(self._send, number, buffer, claimed, start, fresh)
 
-    def compose(self, number: int, source: ObjectKey, size: int, crc32: int, fresh: Sequence[Segment]) -> None:
+    def held_composed(self, number: int) -> Part | None:
+        """Such a part of the interrupted upload that is gone on with. Raises StoreError."""
+        return None if self._opened is None else self._await_opened().holds_composed(number)
+
+    def compose(self, number: int, whole: Revision) -> Part:
         """A part from a complete object; blocks until the server has copied it. Raises StoreError."""
+        assert whole.key is not None
+        assert whole.crc32 is not None
         self._begin()
         opened = self._await_opened()
-        etag = self._transfers.store.copy_part(opened.key, opened.upload_id, number, source, 0, size)
-        part = Part(number, size, etag, crc32)
+        etag = self._transfers.store.copy_part(opened.key, opened.upload_id, number, whole.key, 0, whole.size)
+        part = Part(number, whole.size, etag, whole.crc32, sha256=whole.sha256)
         self._transfers.journal.record_part(opened.upload_id, part)
+        return part
+
+    def composed(self, part: Part, fresh: Sequence[Segment]) -> None:
+        """The store has this part, whose bytes were given to hash_now."""
         done: Future[Sent] = Future()
         done.set_result(Sent(part, fresh))
         self._tasks.append(done)
-        self._hashed_up_to(number)
+        self._hashed_up_to(part.number)
 
     def hash_now(self, number: int, data: memoryview) -> None:
         """Bytes of a composed part; waits until all parts before it are hashed."""

@@ -6,7 +6,7 @@ Nobody has to say that a copy goes on: whoever sends bytes again is recognized b
 looked up in the journal; if an upload without a living owner has the same bytes there, and before them, where a file is edited or
 appended to, copies of the same object, it is claimed and its parts are listed at the store. A part whose size, CRC-32 and MD5 (the
 ETag of a part) are those of the bytes in hand is not sent again; a part that was copied from where it would be copied from now,
-and is listed as the store answered then, is not copied again.
+and is listed as the store answered then, is not copied again; a composed part is known by its SHA-256 (see composed).
 """
 
 from __future__ import annotations
@@ -48,6 +48,11 @@ class Opened:
         """The part, if the store has copied it from there already."""
         part = self.held.get(number)
         return part if part is not None and (part.source, part.size) == (source, size) else None
+
+    def holds_composed(self, number: int) -> Part | None:
+        """A part that the store has composed, of whatever bytes."""
+        part = self.held.get(number)
+        return part if part is not None and part.sha256 is not None else None
 
 
 def begin(store: ObjectStore, journal: Journal, key: ObjectKey, target: str) -> Opened:
@@ -91,6 +96,6 @@ def _held(store: ObjectStore, record: UploadRecord) -> Mapping[int, Part]:
         there = listed.get(part.number)
         if there is None or (there.size, there.etag) != (part.size, part.etag):
             continue
-        if part.source is not None or _MD5.fullmatch(part.etag):
+        if part.source is not None or part.sha256 is not None or _MD5.fullmatch(part.etag):
             held[part.number] = part
     return held

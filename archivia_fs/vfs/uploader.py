@@ -5,7 +5,7 @@ file's writer turn); parts are hashed and sent in the upload workers (multipart)
 
 A file of at most one part is one PUT at the end. An edit has a base: ranges that nobody touched are taken over from it, by
 server-side copies where they are large enough (upload_plan says how). Parts larger than can be buffered (from about
-117 GiB on) are composed: their bytes become a temporary object of their own, through an inner uploader, which the
+117 GiB on) are composed (see composed): their bytes become a temporary object of their own, through an inner uploader, which the
 server then copies into the part.
 """
 
@@ -24,6 +24,7 @@ from archivia_fs.errors import FileTooBig, FsError, StoreUnavailable
 from archivia_fs.store.base import PARTS_MAX
 from archivia_fs.types import SIZE_MAX, ObjectKey, Part, Revision, UploadId
 from archivia_fs.vfs.base import Base
+from archivia_fs.vfs.composed import ComposedPart
 from archivia_fs.vfs.crc import combine
 from archivia_fs.vfs.intervals import IntervalSet
 from archivia_fs.vfs.multipart import Completed, MultipartUpload
@@ -69,7 +70,8 @@ class Uploader:
         self._part = PartMemory(transfers)
         self._next = 1
         self._room = self._planned(1)
-        self._composed: Uploader | None = None
+        self._composed: ComposedPart | None = None
+        self._inner: Uploader | None = None  # sends what is composed
         self._named: ObjectKey | None = None  # the complete object
         self._upload_id: UploadId | None = None
         self.size = 0
@@ -164,7 +166,7 @@ class Uploader:
     def suspend(self) -> None:
         """Drop everything here, but leave the parts that were sent to whoever sends these bytes again. Never raises."""
         self._multipart.suspend()
-        self._let_go()
+        self._let_go(suspend=True)
 
     def discard(self) -> None:
         """After finish: delete the object again, as nothing will name it. Never raises: gc finds what is left."""
@@ -257,22 +259,29 @@ class Uploader:
         if self._composed is None:
             if not self._transfers.store.capabilities.part_copy:
                 raise FileTooBig("This store cannot copy parts (UploadPartCopy), so a file ends at 117 GiB.")
-            self._composed = Uploader(self._transfers, self._target, part_bytes=self._plan.buffered_max)
+            held = self._multipart.held_composed(self._next)
+            self._composed = ComposedPart(held, self._transfers.spill, self._compose)
         count = self._composed.append(piece, timeout)
         self._multipart.hash_now(self._next, piece[:count])
         return count
 
+    def _compose(self) -> Uploader:
+        self._inner = Uploader(self._transfers, self._target, part_bytes=self._plan.buffered_max)
+        return self._inner
+
     def _seal_composed(self) -> None:
-        """Complete the temporary object, have the server copy it into the part, and delete it."""
+        """Complete the temporary object, have the server copy it into the part, and delete it; unless the store has the part."""
         assert self._composed is not None
-        inner = self._composed.finish().revision
-        assert inner.key is not None
-        assert inner.crc32 is not None
+        part = self._composed.held()
+        if part is None:
+            assert self._inner is not None
+            part = self._multipart.compose(self._next, self._inner.finish().revision)
+            self._inner.discard()
         whole = self._cuts() == [(self.sealed, self.size)]
-        fresh = [Segment(start, end, inner.crc32 if whole else None) for start, end in self._cuts()]
-        self._multipart.compose(self._next, inner.key, inner.size, inner.crc32, fresh)
-        self._composed.discard()
-        self._composed = None
+        fresh = [Segment(start, end, part.crc32 if whole else None) for start, end in self._cuts()]
+        self._multipart.composed(part, fresh)
+        self._composed.close()
+        self._composed = self._inner = None
         self._next_part()
 
     # --- checksums and the rest ----------------------------------------------------------------------------------
@@ -305,11 +314,16 @@ class Uploader:
             return 0
         return self._part_bytes or self._plan.part_size(number, self._size_hint)
 
-    def _let_go(self) -> None:
+    def _let_go(self, *, suspend: bool = False) -> None:
         self._part.drop()
         if self._composed is not None:
-            self._composed.abort()
-            self._composed = None
+            self._composed.close()
+        if self._inner is not None:
+            if suspend:
+                self._inner.suspend()
+            else:
+                self._inner.abort()
+        self._composed = self._inner = None
 
     def _revision(
         self, key: ObjectKey | None, sha256: str | None, crc32: int | None, parts: Sequence[Part]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -347,3 +349,50 @@ def test_an_upload_that_others_go_on_with_is_not_aborted(bench: Bench) -> None:
     put.commit()
     assert bench.wire.moved() == (20 - 12, 0)
     assert bench.read("b") == TAIL
+
+
+HUGE_PLAN = UploadPlan(schedule=((5, 4 * KIB), (10_000, 24 * KIB)), buffered_max=8 * KIB, part_min=1 * KIB)
+HUGE = random.Random(3).randbytes(120 * KIB)  # 5 parts of 4 KiB; 4 of 24 KiB, each composed of 3 of 8 KiB; and one of 4 KiB
+
+
+@pytest.mark.parametrize("how", ["the same", "other bytes", "shorter", "longer", "no room", "inner"])
+def test_composed_parts_go_on_where_they_were(make_core: Make, how: str) -> None:
+    """Beyond 117 GiB: what cannot be compared part by part waits in the spill area until it is known whether it must be sent."""
+
+    def make() -> tuple[Core, Wire]:
+        wires: list[Wire] = []
+
+        def counting(store: ObjectStore) -> ObjectStore:
+            wires.append(Wire(store))
+            return wires[0]
+
+        room = {"spill_limit": 10 * KIB} if how == "no room" else {}
+        core = make_core(plan=HUGE_PLAN, wrap=counting, **room)
+        return core, wires[0]
+
+    bench = Bench(make)
+    data, operation, after = HUGE, "copy_part", 2
+    if how == "inner":
+        operation, after = "upload_part", 5 + 3 + 3 + 2
+    bench.core.faults.inject(Fault(Kind.FAIL, operation, times=FOREVER, after=after))
+    with pytest.raises(StoreError):
+        bench.write("a", 0, HUGE)
+    bench.core.faults.heal()
+    expected = {"the same": (3 + 3, 3), "no room": (4 * 3, 5), "inner": (1 + 3, 3)}
+    if how == "other bytes":
+        data = HUGE[: 50 * KIB] + b"other" + HUGE[50 * KIB + 5 :]
+        expected[how] = 3 * 3, 4
+    elif how == "shorter":
+        data = HUGE[: 60 * KIB]
+        expected[how] = 2, 1
+    elif how == "longer":
+        data = HUGE * 2
+        expected[how] = len(HUGE) // (8 * KIB) + 3 + 3, 3 + 5
+    bench.another_gateway()
+    bench.write("b", 0, data)
+    sent, copied = bench.wire.moved()
+    assert (sent, copied) == expected[how]
+    assert bench.read("b") == data
+    state = bench.core.vfs.state(ADMIN, bench.core.vfs.lookup(ADMIN, bench.core.home, "b").ino)
+    assert (state.sha256, state.crc32) == (hashlib.sha256(data).hexdigest(), zlib.crc32(data))
+    assert bench.core.vfs._transfers.spill._used == 0
