@@ -21,7 +21,7 @@ _HEAD_MAX = 8 * 1024  # bytes of a request's head
 
 
 class Parts:
-    """`sent`, `copied`: the numbers of the parts that were asked for, in that order."""
+    """`sent`, `copied`: the numbers of the parts that were asked for, in that order. `moved`: bytes in both directions."""
 
     def __init__(self, server: S3Server) -> None:
         host = urlsplit(server.endpoint)
@@ -30,6 +30,7 @@ class Parts:
         self._lock = threading.Lock()
         self.sent: list[int] = []
         self.copied: list[int] = []
+        self.moved = 0
         self.server = replace(server, endpoint=f"http://127.0.0.1:{self._listener.getsockname()[1]}")
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -37,6 +38,7 @@ class Parts:
         with self._lock:
             self.sent.clear()
             self.copied.clear()
+            self.moved = 0
 
     def close(self) -> None:
         self._listener.close()
@@ -47,11 +49,11 @@ class Parts:
                 client, _ = self._listener.accept()
                 upstream = socket.create_connection(self._target)
                 threading.Thread(target=self._ask, args=(client, upstream), daemon=True).start()
-                threading.Thread(target=_drain, args=(_pumped(upstream, client),), daemon=True).start()
+                threading.Thread(target=self._answer, args=(upstream, client), daemon=True).start()
 
     def _ask(self, source: socket.socket, sink: socket.socket) -> None:
         tail = b""  # what came before: a head may come in two pieces
-        for data in _pumped(source, sink):
+        for data in self._pumped(source, sink):
             tail += data
             end = 0
             for found in _PART.finditer(tail):
@@ -60,21 +62,21 @@ class Parts:
                 end = found.end()
             tail = tail[max(end, len(tail) - _HEAD_MAX) :]
 
+    def _answer(self, source: socket.socket, sink: socket.socket) -> None:
+        for _ in self._pumped(source, sink):
+            pass
 
-def _pumped(source: socket.socket, sink: socket.socket) -> Iterator[bytes]:
-    """Each piece before it is sent on."""
-    source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    with contextlib.suppress(OSError):
-        while data := source.recv(_STEP):
-            yield data
-            sink.sendall(data)
-    with contextlib.suppress(OSError):
-        sink.shutdown(socket.SHUT_WR)
-
-
-def _drain(pieces: Iterator[bytes]) -> None:
-    for _ in pieces:
-        pass
+    def _pumped(self, source: socket.socket, sink: socket.socket) -> Iterator[bytes]:
+        """Each piece before it is sent on."""
+        source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError):
+            while data := source.recv(_STEP):
+                with self._lock:
+                    self.moved += len(data)
+                yield data
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
 
 
 @contextlib.contextmanager

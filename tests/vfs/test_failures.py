@@ -277,7 +277,8 @@ def test_a_full_spill_area_is_enospc(make_core: Make, tmp_path: Path) -> None:
 
 
 def test_in_order_nothing_touches_the_disk(make_core: Make) -> None:
-    """[L2] Bytes that come in order go to the store as they come; none are staged on the local disk."""
+    """[L2] Bytes that come in order go to the store as they come; none are staged on the local disk, but one part at a time of a
+    file beyond 117 GiB whose interrupted upload goes on."""
     core = make_core(spill_limit=0)
     _, handle = core.vfs.create(ADMIN, core.home, "a.dng", 0o644, RW)
     for at in range(0, len(NEW), 1000):

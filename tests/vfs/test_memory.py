@@ -93,7 +93,8 @@ def test_what_lies_idle_makes_room_and_comes_back(make_core: Make) -> None:
 
 
 def test_a_store_that_stands_still_slows_its_writers_and_nothing_goes_to_the_disk(make_core: Make) -> None:
-    """[L2] Bytes that come in order go to the store as they come; none are staged on the local disk."""
+    """[L2] Bytes that come in order go to the store as they come; none are staged on the local disk, but one part at a time of a
+    file beyond 117 GiB whose interrupted upload goes on."""
     slow: list[Slow] = []
 
     def wrap(store: ObjectStore) -> ObjectStore:

@@ -352,7 +352,8 @@ def test_an_upload_that_others_go_on_with_is_not_aborted(bench: Bench) -> None:
 
 
 HUGE_PLAN = UploadPlan(schedule=((5, 4 * KIB), (10_000, 24 * KIB)), buffered_max=8 * KIB, part_min=1 * KIB)
-HUGE = random.Random(3).randbytes(120 * KIB)  # 5 parts of 4 KiB; 4 of 24 KiB, each composed of 3 of 8 KiB; and one of 4 KiB
+# 5 parts of 4 KiB; 4 of 24 KiB, each composed of 3 of 8 KiB; and one of 4 KiB
+HUGE = random.Random(3).randbytes(120 * KIB)
 
 
 @pytest.mark.parametrize("how", ["the same", "other bytes", "shorter", "longer", "no room", "inner"])
