@@ -17,6 +17,7 @@ from archivia_fs.errors import StoreUnavailable
 from archivia_fs.store.memory import MemoryStore
 from archivia_fs.types import Caller, Entry, ObjectKey, OpenFlags, Revision, RevisionId, Stat
 from archivia_fs.vfs.vfs import Vfs, VfsOptions
+from archivia_fs.views.downloads.view import DownloadsView
 from archivia_fs.views.thumbnails.background import Background
 from archivia_fs.views.thumbnails.maker import Look, Made, Maker
 from archivia_fs.views.thumbnails.pool import Pool
@@ -82,7 +83,7 @@ class Drive:
         self.background = Background(self.previews, pool, self.catalog, self.catalog.origin, settle=0.2)
         view = ThumbnailsView(self.previews, self.background.later)
         options = VfsOptions(path / "spill", memory=32 * 1024**2, spill_limit=1024**2)
-        self.vfs = Vfs(self.catalog, self.store, options, views=[view])
+        self.vfs = Vfs(self.catalog, self.store, options, views=[view, DownloadsView(self.catalog)])
         self.catalog.add_user("admin", "x", admin=True)
         self.catalog.add_user("guest", "x")
         self.caller = Caller("admin", 1, 1)

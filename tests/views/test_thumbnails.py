@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import logging
 import threading
@@ -287,6 +288,35 @@ def test_what_the_picture_says_is_kept(drive: Drive) -> None:
     assert record is not None
     assert from_json(record.facts) == _facts(file)
     assert (record.state, record.attempts) == (PreviewState.EMBEDDED, 0)
+
+
+def test_what_pictures_say_of_themselves_comes_into_the_table(drive: Drive) -> None:
+    """From real files of each kind, through the catalog: camera, date and size, which only a decoder finds in HEIC and WebP."""
+    heif = pytest.importorskip("pillow_heif", reason="HEIC is read where pillow-heif is installed")
+    heif.register_heif_opener()
+    scans = drive.vfs.resolve(drive.caller, "/Documents/scans").ino
+    drive.vfs.mkdir(drive.caller, scans, "box", 0o755)
+    exif = Image.Exif()
+    exif[271], exif[272] = "Archivia", "Model Two"
+    exif.get_ifd(34665)[36867] = "2025:12:31 23:59:58"
+    kinds = {"JPEG": "jpg", "WEBP": "webp", "HEIF": "heic", "PNG": "png", "AVIF": "avif", "TIFF": "tif"}
+    for kind, suffix in kinds.items():
+        buffer = io.BytesIO()
+        Image.open(io.BytesIO(jpeg(320, 240))).save(buffer, kind, exif=exif)
+        drive.put(f"/Documents/scans/box/a.{suffix}", buffer.getvalue())
+        drive.read(f"/Thumbnails/scans/box/a.{suffix}.jpg")
+    drive.put("/Documents/scans/box/b.dng", dng(previews=[jpeg(64, 48)], raw=(640, 480)).whole())
+    drive.read("/Thumbnails/scans/box/b.dng.jpg")
+    text = drive.read("/Downloads/scans/box/box_metadata.csv").decode()
+    rows = {row["filename"]: row for row in csv.DictReader(io.StringIO(text, newline=""))}
+    columns = ("camera_make", "camera_model", "date_taken", "width", "height")
+    told = {name: tuple(row[column] for column in columns) for name, row in rows.items()}
+    expected = {
+        f"a.{suffix}": ("Archivia", "Model Two", "2025-12-31T23:59:58", "320", "240") for suffix in kinds.values()
+    }
+    expected["a.tif"] = ("Archivia", "Model Two", "", "320", "240")  # Pillow writes no date into a TIFF
+    expected["b.dng"] = ("Archivia", "Model One", "2026-01-02T03:04:05", "640", "480")
+    assert {name: told[name] for name in expected} == expected
 
 
 # --- without being asked -------------------------------------------------------------------------------------------------
