@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing_extensions import Buffer
 
 from archivia_fs.errors import CorruptData
-from archivia_fs.store.base import StoredObject
+from archivia_fs.store.base import ObjectStore, StoredObject
 from archivia_fs.store.forward import ForwardingStore
 from archivia_fs.types import ObjectKey, Part, UploadId
 
@@ -32,7 +32,7 @@ class VerifyingStore(ForwardingStore):
         view = memoryview(body).cast("B")
         self._compare(f'"{key}"', view, stored.size, stored.etag, md5=self.capabilities.md5_etag)
         if self.capabilities.checksum == "none":
-            self._read_back(key, 0, len(view), crc32)
+            read_back(self._inner, key, 0, len(view), crc32)
         return stored
 
     def upload_part(self, key: ObjectKey, upload_id: UploadId, number: int, body: Buffer, crc32: int) -> Part:
@@ -49,7 +49,7 @@ class VerifyingStore(ForwardingStore):
             offset = 0
             for part in parts:
                 if part.crc32:  # 0: a copied part whose CRC-32 nobody knows
-                    self._read_back(key, offset, part.size, part.crc32)
+                    read_back(self._inner, key, offset, part.size, part.crc32)
                 offset += part.size
         return stored
 
@@ -63,14 +63,16 @@ class VerifyingStore(ForwardingStore):
             if etag != sent:
                 raise CorruptData(f"The store has {what} with ETag {etag}; the bytes sent have the MD5 {sent}.")
 
-    def _read_back(self, key: ObjectKey, offset: int, size: int, crc32: int) -> None:
-        block = memoryview(bytearray(min(_BLOCK, size)))
-        found = 0
-        for position in range(0, size, _BLOCK):
-            piece = block[: min(_BLOCK, size - position)]
-            self._inner.read_into(key, offset + position, piece)
-            found = zlib.crc32(piece, found)
-        if found != crc32:
-            raise CorruptData(
-                f'The store has other bytes in "{key}" at {offset} (CRC-32 {found:08x}) than were sent ({crc32:08x}).'
-            )
+
+def read_back(store: ObjectStore, key: ObjectKey, offset: int, size: int, crc32: int | None) -> None:
+    """Read bytes of an object. Raises CorruptData if they have another CRC-32, or, where it is None, if they are not there."""
+    block = memoryview(bytearray(min(_BLOCK, size)))
+    found = 0
+    for position in range(0, size, _BLOCK):
+        piece = block[: min(_BLOCK, size - position)]
+        store.read_into(key, offset + position, piece)
+        found = zlib.crc32(piece, found)
+    if crc32 not in (None, found):
+        raise CorruptData(
+            f'The store has other bytes in "{key}" at {offset} (CRC-32 {found:08x}) than were sent ({crc32:08x}).'
+        )

@@ -13,14 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from archivia_fs.errors import StoreUnavailable
+from archivia_fs.errors import CorruptData, StoreUnavailable
 from archivia_fs.store.base import PART_SIZE_MIN
-from archivia_fs.store.durable import DurableStore, SharedFlush, sync_filesystem
+from archivia_fs.store.durable import DurableStore, SharedFlush, boot_ns, sync_filesystem
+from archivia_fs.store.forward import ForwardingStore
+from archivia_fs.store.memory import MemoryStore
 from archivia_fs.store.s3 import S3Config, S3Store
-from archivia_fs.types import ObjectKey
+from archivia_fs.types import CopySource, ObjectKey, Part
 from tests.s3_servers import seaweedfs
 
 CACHESTAT = 451  # cachestat(2), since Linux 6.5, the same number on all architectures
+SOURCE = ObjectKey("source")
 A_FEW = 64  # pages that weed's own bookkeeping may write meanwhile; the object has 1,281
 
 
@@ -119,3 +122,49 @@ def test_a_flush_that_fails_fails_its_caller_and_the_next_tries_again() -> None:
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match=r"disk of .*/gone did not take"):
         sync_filesystem(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("damage", ["none", "a part", "a copied part"])
+def test_parts_from_before_a_power_cut_are_read_back(tmp_path: Path, damage: str) -> None:
+    """An upload goes on after the machine has started again: what its list of parts promises may never have come to the disk."""
+    memory = MemoryStore()
+    body = random.Random(2).randbytes(PART_SIZE_MIN)
+    crc32 = zlib.crc32(body)
+    memory.put(SOURCE, body, crc32)
+    key = ObjectKey("objects/u")
+    upload = memory.create_upload(key)
+    first = memory.upload_part(key, upload, 1, body, crc32)
+    copied = Part(2, len(body), memory.copy_part(key, upload, 2, SOURCE, 0, len(body)), 0, CopySource(SOURCE, 0))
+    store = DurableStore(Broken(memory, {"none": -1, "a part": 0, "a copied part": len(body)}[damage]), tmp_path)
+    store._booted_ns = time.time_ns()
+    assert [part.number for part in store.list_parts(key, upload)] == [1, 2]
+    last = store.upload_part(key, upload, 3, b"new", zlib.crc32(b"new"))
+    if damage == "none":
+        assert store.complete_upload(key, upload, [first, copied, last]).size == 2 * len(body) + 3
+    else:
+        with pytest.raises(CorruptData):
+            store.complete_upload(key, upload, [first, copied, last])
+
+
+def test_parts_of_this_boot_are_not_read_back(tmp_path: Path) -> None:
+    memory = MemoryStore()
+    key = ObjectKey("objects/u")
+    upload = memory.create_upload(key)
+    part = memory.upload_part(key, upload, 1, b"bytes", zlib.crc32(b"bytes"))
+    store = DurableStore(Broken(memory, 0), tmp_path)
+    store.list_parts(key, upload)
+    assert store.complete_upload(key, upload, [part]).size == 5
+    assert boot_ns() < time.time_ns()
+
+
+class Broken(ForwardingStore):
+    """Bytes of an object at `lost` cannot be read."""
+
+    def __init__(self, inner: MemoryStore, lost: int) -> None:
+        super().__init__(inner)
+        self._lost = lost
+
+    def read_into(self, key: ObjectKey, offset: int, buffer: memoryview) -> None:
+        if offset <= self._lost < offset + len(buffer):
+            raise CorruptData("The disk has it not.")
+        super().read_into(key, offset, buffer)
