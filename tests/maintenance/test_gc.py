@@ -76,6 +76,8 @@ def test_an_open_file_without_a_name_keeps_its_bytes(archive: Archive) -> None:
 
 
 def test_uploads_that_nobody_goes_on_with_are_aborted(archive: Archive) -> None:
+    """[D18] An interrupted upload can go on for a week, or as long as `gc --upload-age` says; after that `gc` drops what was
+    stored."""
     other = Catalog.open(archive.url)
     key = new_key()
     upload = archive.bare.create_upload(key)

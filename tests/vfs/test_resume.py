@@ -13,6 +13,7 @@ import pytest
 from typing_extensions import Buffer
 
 from archivia_fs.errors import StoreError, StoreRejected, StoreUnavailable
+from archivia_fs.maintenance.gc import Gc
 from archivia_fs.store.base import PARTS_MAX, ObjectStore
 from archivia_fs.store.faults import Fault, Kind
 from archivia_fs.store.forward import ForwardingStore
@@ -352,6 +353,28 @@ def test_an_upload_that_others_go_on_with_is_not_aborted(bench: Bench) -> None:
 
 
 HUGE_PLAN = UploadPlan(schedule=((5, 4 * KIB), (10_000, 24 * KIB)), buffered_max=8 * KIB, part_min=1 * KIB)
+
+
+def test_what_was_settled_when_the_gateway_died_is_left_to_gc(bench: Bench) -> None:
+    """A program that writes a file and then changes its beginning: the parts are an object already, which nothing names."""
+    _, handle = bench.core.vfs.create(ADMIN, bench.core.home, "a", 0o644, WRITE)
+    for at in range(0, 48 * KIB, 3 * KIB):
+        handle.pwrite(at, TAIL[at : at + 3 * KIB])
+    handle.pwrite(0, b"header")
+    store = bench.core.memory
+    assert len(list(store.list("objects/"))) == 1
+    assert list(store.list_uploads("")) == []
+    bench.another_gateway()
+    bench.write("b", 0, TAIL)
+    assert bench.read("b") == TAIL
+    soon = {"grace": -60.0, "upload_age": -60.0}
+    for _ in range(2):  # what the first run takes from the journal is unknown to the second at the latest
+        Gc(bench.core.catalog, store, **soon).run(force=True)
+    assert bench.core.catalog.uploads() == []
+    assert len(list(store.list("objects/"))) == 1
+    assert bench.read("b") == TAIL
+
+
 # 5 parts of 4 KiB; 4 of 24 KiB, each composed of 3 of 8 KiB; and one of 4 KiB
 HUGE = random.Random(3).randbytes(120 * KIB)
 
