@@ -16,7 +16,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from typing import ParamSpec
 
-from archivia_fs.errors import FsError, StoreUnavailable
+from archivia_fs.errors import FsError, ObjectMissing, StoreUnavailable
 from archivia_fs.types import Beginning, CopySource, ObjectKey, Part, Revision, UploadId
 from archivia_fs.vfs import resume
 from archivia_fs.vfs.buffers import PartBuffer
@@ -66,6 +66,7 @@ class MultipartUpload:
         self._turn = threading.Condition()
         self._hashed = 0  # parts that are in _sha
         self._given_up = False
+        self._hopeless = False  # the store does not make an object of what it says it has
         self.failure: BaseException | None = None  # of any part
 
     @property
@@ -124,7 +125,11 @@ class MultipartUpload:
                 raise StoreUnavailable(f"A part was not stored within {PART_TIMEOUT} s.") from None
         opened = self._await_opened()
         parts = tuple(each.part for each in sent)
-        self._transfers.store.complete_upload(opened.key, opened.upload_id, parts)
+        try:
+            self._transfers.store.complete_upload(opened.key, opened.upload_id, parts)
+        except ObjectMissing:
+            self._hopeless = True
+            raise
         fresh = tuple(segment for each in sent for segment in each.fresh)
         sha256 = None if self._copied else self._sha.hexdigest()
         return Completed(opened.key, opened.upload_id, parts, fresh, sha256)
@@ -142,6 +147,9 @@ class MultipartUpload:
 
     def suspend(self) -> None:
         """Give up, but leave the parts to whoever sends the same bytes again (see resume); gc drops them when they are old."""
+        if self._hopeless:
+            self.abort()
+            return
         opened = self._settle()
         if opened is None:
             return

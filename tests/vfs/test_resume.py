@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 from typing_extensions import Buffer
 
-from archivia_fs.errors import StoreError, StoreRejected, StoreUnavailable
+from archivia_fs.errors import ObjectMissing, StoreError, StoreRejected, StoreUnavailable
 from archivia_fs.maintenance.gc import Gc
 from archivia_fs.store.base import PARTS_MAX, ObjectStore
 from archivia_fs.store.faults import Fault, Kind
@@ -272,6 +272,18 @@ def test_a_store_that_lists_no_parts_gets_them_again(bench: Bench) -> None:
     assert bench.wire.moved() == (20, 0)
     assert bench.read("a") == TAIL
     assert [record.origin for record in bench.core.catalog.uploads()] == [""], "another gateway may have the right"
+
+
+def test_what_the_store_makes_no_object_of_is_not_gone_on_with(bench: Bench) -> None:
+    """Or whoever sends these bytes would be told so for a week."""
+    lost = ObjectMissing("Not all of these parts are here.")
+    bench.core.faults.inject(Fault(Kind.FAIL, "complete_upload", error=lost))
+    with pytest.raises(ObjectMissing):
+        bench.write("a", 0, TAIL)
+    assert bench.core.catalog.uploads() == []
+    assert list(bench.core.memory.list_uploads("")) == []
+    bench.write("a", 0, TAIL)
+    assert bench.read("a") == TAIL
 
 
 def test_what_is_gone_at_the_store_is_passed_over(bench: Bench) -> None:
