@@ -30,7 +30,7 @@ class OpenedFile(Waiter):
     handle: AnyHandle
     writes: bool
     failed: bool = False  # a write or an upload: the old bytes are back when the file is released
-    cut_short: bool = False  # what closed it last was a signal that ended the program
+    cut_short: bool = False  # what closed it last was a signal that ended the program; a child of that may yet close it
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

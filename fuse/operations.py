@@ -300,7 +300,6 @@ class Operations(pyfuse3.Operations):
     @handler
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
         file = self._files[fh]
-        file.cut_short = False  # a child of the program that was ended goes on
         try:
             written = file.handle.pwrite_nowait(off, buf)
             if written is None:

@@ -92,9 +92,11 @@ class Handle:
         return False
 
     def release(self) -> None:
+        self.vfs.calls["release"] += 1
         if self.vfs.fail_flush is not None:
             self.vfs.dirty.pop(self.ino, None)
-        self.flush()
+        if not any(other.ino == self.ino for other in self.vfs.handles - {self}):
+            self.flush()
         self._end()
 
     def discard(self) -> None:
