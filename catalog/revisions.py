@@ -7,6 +7,7 @@ A revision is in use while any inode has it, named or not; from `released_ns` on
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
@@ -74,7 +75,10 @@ def fill_checksums(session: Session, revision: RevisionId, sha256: str | None, c
 def commit(
     session: Session, ino: InodeNo, revision: Revision | None, mtime_ns: int | None, upload: UploadId | None
 ) -> Effects:
-    """The bytes of `ino` are now `revision` (None: it is empty), also if it has no name any more. Raises NotFound."""
+    """The bytes of `ino` are now `revision` (None: it is empty), also if it has no name any more. Raises NotFound.
+
+    Its set-id bits stay: the kernel takes them at write(2), from whom it must; `tar -p` and `cp -a` set them after that, before
+    close(2)."""
     _set_bytes(session, get_stat(session, ino), revision, mtime_ns, upload)
     return session.effects()
 
@@ -105,7 +109,7 @@ def put_file(
     elif not child.stat.is_file:
         raise InvalidArgument(f"{name!r} is not a regular file.")
     else:
-        stat = child.stat
+        stat = replace(child.stat, mode=child.stat.mode & ~SET_ID)  # they do not survive new bytes
     _set_bytes(session, stat, revision, mtime_ns, upload)
     return session.effects()
 
@@ -123,7 +127,7 @@ def _set_bytes(
             "b_ino": stat.ino,
             "size": 0 if revision is None else revision.size,
             "revision": None if revision is None else revision.id,
-            "mode": stat.mode & ~SET_ID,  # write(2): set-id bits do not survive new bytes
+            "mode": stat.mode,
             "mtime_ns": session.now if mtime_ns is None else mtime_ns,
             "ctime_ns": session.now,
         },

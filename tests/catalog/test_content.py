@@ -64,11 +64,18 @@ def test_commit_a_revision(catalog: Catalog) -> None:
     effects = catalog.commit_revision(f, new, mtime_ns=42, finish_upload=UploadId("u"))
     complete(catalog, effects, before)
     after = effects.stat(f)
-    assert (after.revision, after.size, after.mtime_ns, after.mode) == ("r", 5 << 40, 42, 0o100755)
+    assert (after.revision, after.size, after.mtime_ns, after.mode) == ("r", 5 << 40, 42, 0o106755)
     assert after.ctime_ns > before[f].ctime_ns  # type: ignore[attr-defined]
     assert [c.kind for c in effects.changes] == [ChangeKind.DATA]
     assert catalog.revision(RevisionId("r")) == new
     assert catalog.uploads() == []
+
+
+def test_set_id_bits_go_with_the_bytes_of_a_put(catalog: Catalog) -> None:
+    """A mount's kernel takes them itself, at write(2)."""
+    f = file(catalog, "f")
+    catalog.setattr(f, SetAttr(mode=0o6755))
+    assert catalog.put_file(D, "f", revision("r"), FILE, mtime_ns=None).stat(f).mode == 0o100755
 
 
 def test_a_replaced_revision_is_released(catalog: Catalog, url: str) -> None:
