@@ -14,7 +14,6 @@ import itertools
 import logging
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import pyfuse3
@@ -256,7 +255,7 @@ class Operations(pyfuse3.Operations):
             return self._open(handle, how, ctx.pid)
         waits = how & OpenFlags.TRUNCATE or ino >= FIRST_VIEW_INODE  # for writers; for what a view has to compute
         lane = self._bridge.data if waits else self._bridge.metadata
-        handle = await lane(Waiter(ctx.pid), self._vfs.open, caller, ino, how, leftover=self._give_back)
+        handle = await lane(Waiter(ctx.pid), self._vfs.open, caller, ino, how, leftover=lambda unused: unused.discard())
         return self._open(handle, how, ctx.pid)
 
     @handler
@@ -274,7 +273,7 @@ class Operations(pyfuse3.Operations):
             stat, handle = await self._bridge.metadata(
                 Waiter(ctx.pid),
                 lambda: self._vfs.create(caller, parent, text, mode & ~ctx.umask, how, exclusive=exclusive),
-                leftover=lambda made: self._give_back(made[1]),
+                leftover=lambda unused: unused[1].discard(),
             )
             watch.believe(parent, text, stat.ino)
         return self._open(handle, how, ctx.pid), self._replies.entry(stat, parent, text)
@@ -342,20 +341,14 @@ class Operations(pyfuse3.Operations):
             if not self._writers[ino]:
                 del self._writers[ino]
         await file.settled()
-        stays = file.cut_short and ino not in self._writers  # the old content
-        if not file.failed and not stays and file.handle.release_nowait():
+        if not file.failed and file.handle.release_nowait():
             return
+        if file.cut_short:
+            log.warning("Inode %d keeps its old content: a signal ended the program that wrote it", ino)
         with self._push.own_data(ino):
-            await self._bridge.data(NOBODY, partial(self._give_back, file.handle) if stays else file.handle.release)
-        if file.failed or stays:
+            await self._bridge.data(NOBODY, file.handle.discard if file.cut_short else file.handle.release)
+        if file.failed or file.cut_short:
             self._push.content(ino)
-
-    def _give_back(self, handle: AnyHandle) -> None:
-        """In a thread: nothing is committed of an open file that was never closed."""
-        if handle.ino in self._writers:
-            handle.release()  # who still writes commits it all
-        else:
-            handle.discard()
 
     # --- extended attributes -----------------------------------------------------------------------------------------------
 

@@ -44,9 +44,14 @@ class Files(Protocol):
     def commit(self, ino: InodeNo, draft: Draft, mtime_ns: int | None) -> None: ...
     def resize(self, stat: Stat, size: int) -> None: ...
     def touch(self, ino: InodeNo, mtime_ns: int) -> None: ...
-    def release(self, file: OpenFile) -> None: ...
+    def release(self, file: OpenFile, flags: OpenFlags) -> None: ...
     def uploads_changed(self) -> None: ...
     def sync(self) -> None: ...
+
+
+def writes(flags: OpenFlags) -> bool:
+    """Whether a handle may begin uncommitted bytes."""
+    return bool(flags & (OpenFlags.WRITE | OpenFlags.TRUNCATE))
 
 
 class OpenFile:
@@ -60,6 +65,7 @@ class OpenFile:
         self.ino = ino
         self.turn = threading.Lock()
         self.references = 0
+        self.writers = 0  # of these
         self._files = files
         self._transfers = transfers
         self._writer: Writer | None = None
@@ -180,9 +186,10 @@ class OpenFile:
                 log.error("Bytes written to inode %d after its close() are lost: %s", self.ino, error)  # noqa: TRY400
 
     def discard(self) -> None:
-        """The old content is the file again; parts that were sent wait for whoever sends the same bytes again."""
+        """Of the only writer: the old content is the file again. Parts that were sent wait for who sends the same bytes again."""
         with self.turn:
-            self._drop(keep_draft=False)
+            if self.writers == 1:  # who opens it now waits for this turn before the first byte
+                self._drop(keep_draft=False)
 
     def _commit(self) -> None:
         if self._writer is None:
@@ -325,11 +332,11 @@ class FileHandle:
                 content, self._content = self._content, None
             if content is not None:
                 content.close()
-            self._files.release(self._file)
+            self._files.release(self._file, self.flags)
 
     def discard(self) -> None:
         """As release, for who was ended in the middle of writing: what is uncommitted is not half committed, but the old content
-        stays. To be called for the last handle that writes."""
+        stays. If others write the file too, they commit it all."""
         if not self._released:
             self._file.discard()
         self.release()

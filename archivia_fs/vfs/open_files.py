@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from archivia_fs.errors import FsError
 from archivia_fs.types import Entry, InodeNo, OpenFlags, Revision, RevisionId, SetAttr, Stat
-from archivia_fs.vfs.handle import FileHandle, OpenFile
+from archivia_fs.vfs.handle import FileHandle, OpenFile, writes
 from archivia_fs.vfs.put import PutHandle
 from archivia_fs.vfs.targets import targets_of
 from archivia_fs.vfs.transfers import Transfers, new_revision
@@ -61,6 +61,7 @@ class OpenFiles:
             if file is None:
                 file = self._files[ino] = OpenFile(self, self._transfers, ino)
             file.references += 1
+            file.writers += writes(flags)
         handle = FileHandle(self, self._transfers, file, flags)
         if flags & OpenFlags.TRUNCATE:
             try:
@@ -74,10 +75,11 @@ class OpenFiles:
         """The open file of an inode, if it is open here."""
         return self._files.get(ino)
 
-    def release(self, file: OpenFile) -> None:
+    def release(self, file: OpenFile, flags: OpenFlags) -> None:
         """One handle less; the last one ends the open file."""
         with self._lock:
             file.references -= 1
+            file.writers -= writes(flags)
             last = file.references == 0
         if last:
             file.close()

@@ -100,7 +100,9 @@ class Handle:
         self._end()
 
     def discard(self) -> None:
-        self.vfs.dirty.pop(self.ino, None)
+        others = self.vfs.handles - {self}
+        if not any(other.ino == self.ino and other.flags & OpenFlags.WRITE for other in others):
+            self.vfs.dirty.pop(self.ino, None)
         self._end()
 
     def _end(self) -> None:

@@ -381,3 +381,16 @@ def test_what_is_given_up_leaves_the_old_content_and_its_parts(make_core: Make) 
     assert core.catalog.uploads() == []
     assert core.catalog.revision(stat(core).revision or RevisionId("")).key == left.key  # taken over
     reader.release()
+
+
+def test_what_others_write_too_is_not_given_up(core: Core) -> None:
+    core.write("a.dng", OLD)
+    ended, other = opened(core), opened(core)
+    ended.pwrite(0, b"HALF")
+    ended.discard()
+    other.pwrite(4, b"MORE")
+    other.flush()
+    assert core.read(other.ino) == b"HALFMORE" + OLD[8:]
+    other.pwrite(0, b"gone")
+    other.discard()
+    assert core.read(other.ino) == b"HALFMORE" + OLD[8:]
