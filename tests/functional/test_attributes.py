@@ -96,7 +96,7 @@ def test_cp_and_tar_copy_xattrs(source: Path, folder: Path, tmp_path: Path) -> N
 
 
 def test_acls_are_refused(source: Path, folder: Path) -> None:
-    """[R6] POSIX ACLs are EOPNOTSUPP: `rsync -A` copies files that have none beyond their mode, and names those that have."""
+    """[R7] POSIX ACLs are EOPNOTSUPP: `rsync -A` copies files that have none beyond their mode, and names those that have."""
     assert rsync("-aHAX", f"{source}/", folder).returncode == 0
     assert attributes(folder) == attributes(source)
     value = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in ENTRIES)

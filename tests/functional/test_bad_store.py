@@ -131,7 +131,8 @@ ROOM = {"EDQUOT": QuotaReached("The quota is reached."), "ENOSPC": StoreFull("Th
 def test_a_store_without_room(
     house: House, faults: FaultyStore, roll: str, folder: Path, operation: str, name: str
 ) -> None:
-    """EDQUOT where a quota is reached, ENOSPC where a disk is full; WebDAV has 507 for both."""
+    """[L7] A store that is full is ENOSPC, one whose quota is reached EDQUOT, for whoever waits in `close()`; over WebDAV both are
+    507."""
     data, path = LARGE if operation == "upload_part" else SMALL, roll + "a.dng"
     house.dav.write(path, OLD)
     faults.inject(Fault(Kind.FAIL, operation, FOREVER, error=ROOM[name]))
