@@ -11,7 +11,7 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileHandleT, FileNameT, ReaddirToken
 
 from archivia_fs.errors import FsError
-from archivia_fs.types import Caller, Entry, InodeNo
+from archivia_fs.types import FIRST_VIEW_INODE, Caller, Entry, InodeNo
 from fuse.bridge import Bridge
 from fuse.known import Known, OpenedDirectory
 from fuse.replies import Replies
@@ -43,7 +43,8 @@ class Directories:
             directory.entries = entries
         for position in range(start_id, len(directory.entries)):
             entry = directory.entries[position]
-            attributes = self._listed(directory, entry, verify=start_id > 0)
+            # What a view shows the kernel keeps for a moment only; to look that up again might be to compute it.
+            attributes = self._listed(directory, entry, verify=0 < start_id and directory.ino < FIRST_VIEW_INODE)
             if not pyfuse3.readdir_reply(token, FileNameT(entry.name.encode()), attributes, position + 1):
                 return
             self._known.add(entry.stat.ino, directory.ino, entry.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import http.client
 import os
+import stat as stat_module
 import threading
 from base64 import b64encode
 from collections.abc import Sequence
@@ -117,6 +118,27 @@ def test_through_the_mount(core: Core, tmp_path: Path) -> None:
         with pytest.raises(OSError, match=r".*") as refused:
             path.rename(mount.path / "Documents" / "archive" / "b.txt")
         assert refused.value.errno == errno.EXDEV
+
+
+def test_a_long_listing_is_not_looked_up_again_name_by_name(
+    core: Core, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ls -l` of a thousand previews: to look one up may be to make it."""
+    for number in range(300):  # more than the kernel takes at once
+        core.vfs.mknod(ADMIN, core.home, f"{number:03}-a-name-of-usual-length.txt", stat_module.S_IFREG | 0o644, 0)
+    looked_up: list[str] = []
+    plain = Shouting.lookup
+
+    def lookup(self: Shouting, archive: Archive, caller: Caller, node: ViewNode, name: str) -> ViewNode:
+        looked_up.append(name)
+        return plain(self, archive, caller, node, name)
+
+    monkeypatch.setattr(Shouting, "lookup", lookup)
+    with mounted(core.vfs, tmp_path / "mnt") as mount:  # type: ignore[arg-type]
+        with os.scandir(mount.path / "Shouting") as entries:
+            sizes = [entry.stat().st_size for entry in entries]
+        assert len(sizes) == 301
+    assert not looked_up
 
 
 def test_through_webdav(core: Core) -> None:
