@@ -44,7 +44,7 @@ class Directories:
         for position in range(start_id, len(directory.entries)):
             entry = directory.entries[position]
             # What a view shows the kernel keeps for a moment only; to look that up again might be to compute it.
-            attributes = self._listed(directory, entry, verify=0 < start_id and directory.ino < FIRST_VIEW_INODE)
+            attributes = self._listed(directory, entry, verify=start_id > 0 and directory.ino < FIRST_VIEW_INODE)
             if not pyfuse3.readdir_reply(token, FileNameT(entry.name.encode()), attributes, position + 1):
                 return
             self._known.add(entry.stat.ino, directory.ino, entry.name)
