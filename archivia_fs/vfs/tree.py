@@ -142,9 +142,7 @@ class Tree:
             self._stats.setdefault(ino, load.stats.get(ino, stat))
             self._directories[ino] = directory
             self._entries += len(directory.children)
-            for change in load.changes:
-                if change.seq > listing.seq:
-                    self._apply_entry(change, load.stats)
+            self._apply_entries([change for change in load.changes if change.seq > listing.seq], load.stats)
             self._evict(keep=ino)
         ready = self.readdir_nowait(ino)
         return ready if ready is not None else sorted(entries.values(), key=lambda entry: entry.name)
@@ -168,11 +166,21 @@ class Tree:
             for change in effects.changes:
                 if change.ino not in fresh and change.kind in (ChangeKind.ATTRIBUTES, ChangeKind.DATA):
                     self._stats.pop(change.ino, None)
-                self._apply_entry(change, fresh)
+            self._apply_entries(effects.changes, fresh)
 
-    def _apply_entry(self, change: Change, fresh: dict[InodeNo, Stat]) -> None:
-        if change.kind not in (ChangeKind.ENTRY_ADDED, ChangeKind.ENTRY_REMOVED):
-            return
+    def _apply_entries(self, changes: Sequence[Change], fresh: dict[InodeNo, Stat]) -> None:
+        """A name that is replaced is the old inode's until it is the new one's: lookups take no lock and must never find none."""
+        added = {
+            (change.parent, lookup_key(change.name or "")): change.seq
+            for change in changes
+            if change.kind is ChangeKind.ENTRY_ADDED
+        }
+        for change in changes:
+            if change.kind in (ChangeKind.ENTRY_ADDED, ChangeKind.ENTRY_REMOVED):
+                last_added = added.get((change.parent, lookup_key(change.name or "")), -1)
+                self._apply_entry(change, fresh, replaced=change.seq < last_added)
+
+    def _apply_entry(self, change: Change, fresh: dict[InodeNo, Stat], *, replaced: bool) -> None:
         assert change.parent is not None
         assert change.name is not None
         directory = self._directories.get(change.parent)
@@ -191,7 +199,7 @@ class Tree:
             directory.order = None
             self._stats[change.ino] = stat
         else:
-            if directory is not None and directory.children.get(key, (None, None))[1] == change.ino:
+            if directory is not None and not replaced and directory.children.get(key, (None, None))[1] == change.ino:
                 del directory.children[key]
                 directory.order = None
                 self._entries -= 1

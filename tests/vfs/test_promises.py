@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from archivia_fs.errors import AccessDenied, CrossDevice, Exists, NotFound, NotPermitted
-from archivia_fs.types import Caller, OpenFlags, RevisionId, Right, SetAttr, Stat
+from archivia_fs.types import Caller, InodeNo, OpenFlags, RevisionId, Right, SetAttr, Stat
 from archivia_fs.vfs.handle import FileHandle
 from catalog import gateways
 from catalog.namespace import NewInode
@@ -239,6 +239,14 @@ def test_spellings(core: Core) -> None:
         core.vfs.mkdir(ADMIN, core.home, "März.dng", 0o755)
 
 
+class Slow(dict[str, tuple[str, InodeNo]]):
+    """Others get their turn whenever something is taken out."""
+
+    def __delitem__(self, key: str) -> None:
+        super().__delitem__(key)
+        time.sleep(0.002)
+
+
 def test_renames(core: Core) -> None:
     """[N3] A rename is one catalog transaction, whatever the size: no byte moves.
     [N4] A rename over an existing file replaces it at once: a reader finds the old or the new, never none."""
@@ -255,6 +263,9 @@ def test_renames(core: Core) -> None:
             except NotFound:
                 missing += 1
 
+    core.vfs.readdir(ADMIN, roll.ino)
+    directory = core.vfs._tree._directories[roll.ino]
+    directory.children = Slow(directory.children)
     reader = threading.Thread(target=look)
     reader.start()
     for _ in range(50):
