@@ -27,7 +27,7 @@ from tests.masters import masters
 from tests.views import pictures
 
 MIB = 1024**2
-SMALL_FILES = int(os.environ.get("SMALL_FILES", "2000"))  # 10,000 take five times as long and tell no more
+SMALL_FILES = int(os.environ.get("SMALL_FILES", "1500"))  # 10,000 take minutes and tell no more
 
 
 @pytest.fixture
