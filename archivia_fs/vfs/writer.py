@@ -61,7 +61,9 @@ class Writer:
             raise FileTooBig("A file holds at most 5 TiB, the largest S3 object.")
         hole = offset - self._data_end
         if hole > HOLE_MAX:
-            raise FileTooBig(f"S3 objects have no holes: {hole >> 30} GiB of zeros would have to be stored before this.")
+            raise FileTooBig(
+                f"S3 objects have no holes: {hole >> 30} GiB of zeros would have to be stored before this."
+            )
         for at in range(0, len(view), APPEND_MAX):
             piece = view[at : at + APPEND_MAX]
             if not self._write_stream(offset + at, piece):
