@@ -76,7 +76,7 @@ class S3Store:
 
     def put(self, key: ObjectKey, body: Buffer, crc32: int) -> StoredObject:
         view = _bytes_view(body)
-        headers = self._requests.send("put_object", self._prefix + key, view, **self._proof(view, crc32))
+        headers = self._requests.send(self._prefix + key, view, **self._proof(view, crc32))
         return StoredObject(key, len(view), _bare(headers.get("ETag")))
 
     def head(self, key: ObjectKey) -> StoredObject:
@@ -118,7 +118,6 @@ class S3Store:
     def upload_part(self, key: ObjectKey, upload_id: UploadId, number: int, body: Buffer, crc32: int) -> Part:
         view = _bytes_view(body)
         headers = self._requests.send(
-            "upload_part",
             self._prefix + key,
             view,
             UploadId=upload_id,

@@ -15,7 +15,7 @@ import zlib
 
 from archivia_fs.errors import CorruptData, PreconditionFailed, StoreError, StoreRejected
 from archivia_fs.store.base import Capabilities, multipart_etag
-from archivia_fs.store.s3_requests import PutOperation, S3Requests
+from archivia_fs.store.s3_requests import S3Requests
 from archivia_fs.types import Part
 
 _CONTENT = memoryview(b"Archivia FS looks at what this server can do. " * 4)
@@ -54,7 +54,7 @@ class _Probe:
         self._upload: str | None = None
 
     def run(self) -> Capabilities:
-        etag = self._requests.send("put_object", self._source, _CONTENT).get("ETag", "").strip('"')
+        etag = self._requests.send(self._source, _CONTENT).get("ETag", "").strip('"')
         md5_etag = etag == hashlib.md5(_CONTENT, usedforsecurity=False).hexdigest()
         with self._requests.doing("start an upload"):
             made = self._requests.client.create_multipart_upload(Bucket=self._bucket, Key=self._target)
@@ -78,25 +78,24 @@ class _Probe:
         """Whether objects and parts with a right checksum are taken and with a wrong one are not."""
         part: dict[str, str | int] = {"UploadId": self._upload or "", "PartNumber": 1}
         try:
-            self._requests.send("put_object", self._source, _CONTENT, **{parameter: right})
-            self._requests.send("upload_part", self._target, _CONTENT, **part, **{parameter: right})
+            self._requests.send(self._source, _CONTENT, **{parameter: right})
+            self._requests.send(self._target, _CONTENT, **part, **{parameter: right})
         except (StoreRejected, CorruptData):
             return False  # does not know the header
-        return self._rejects("put_object", {parameter: wrong}) and self._rejects(
-            "upload_part", {**part, parameter: wrong}
+        return self._rejects(self._source, {parameter: wrong}) and self._rejects(
+            self._target, {**part, parameter: wrong}
         )
 
-    def _rejects(self, operation: PutOperation, parameters: dict[str, str | int]) -> bool:
-        key = self._source if operation == "put_object" else self._target
+    def _rejects(self, key: str, parameters: dict[str, str | int]) -> bool:
         try:
-            self._requests.send(operation, key, _CONTENT, **parameters)
+            self._requests.send(key, _CONTENT, **parameters)
         except (StoreRejected, CorruptData):
             return True
         return False
 
     def _conditional_put(self) -> bool:
         try:
-            self._requests.send("put_object", self._source, _CONTENT, IfNoneMatch="*")
+            self._requests.send(self._source, _CONTENT, IfNoneMatch="*")
         except PreconditionFailed:
             return True
         except StoreRejected:

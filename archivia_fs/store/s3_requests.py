@@ -3,7 +3,8 @@
 Owns: the boto3 clients, the wire, the presigned URLs. Used by: s3 (the store) and s3_probe. Threading: any thread.
 Every method raises StoreError children only. Keys here are whole keys (with the prefix).
 Bytes go over presigned URLs because boto3 hashes each body for its signature and copies on the way: a part of 16 MiB costs
-6 ms of CPU this way and 25 ms through `upload_part` (SeaweedFS, loopback), a range read 0.5 ms and 1.3 ms.
+6 ms of CPU this way and 25 ms through `upload_part` (SeaweedFS, loopback), a range read 0.5 ms and 1.3 ms. They are signed by
+botocore's signer itself: a client's generate_presigned_url comes to the same URL in 0.17 ms instead of 0.06 ms.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from http.client import HTTPMessage
-from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode, urlsplit
 
 import boto3
 import botocore.session
+from botocore.auth import S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials
 
 from archivia_fs.errors import ConfigError, StoreRejected
 from archivia_fs.store.s3_errors import TRANSPORT_ERRORS, S3Config, S3Failure, to_store_error
@@ -34,8 +38,8 @@ _PRESIGN_SECONDS = 3600
 _PRESIGN_REUSE_SECONDS = 1800.0  # half its life, so that no request is sent with a URL about to expire
 _PRESIGNED_MAX = 4096  # URLs of about 500 bytes: 2 MiB
 
-PutOperation = Literal["put_object", "upload_part"]
 # boto3's parameter for each header that a presigned PUT signs
+_SIGNED_QUERY = {"UploadId": "uploadId", "PartNumber": "partNumber"}  # and for what stands in its query
 _SIGNED_HEADERS = {"ChecksumCRC32": "x-amz-checksum-crc32", "ContentMD5": "Content-MD5", "IfNoneMatch": "If-None-Match"}
 
 
@@ -54,6 +58,8 @@ class S3Requests:
         self.client = _client(session, config, config.read_timeout)
         self.slow_client = _client(session, config, config.slow_timeout)
         self._wire = Wire(config)
+        self._credentials = Credentials(config.access_key, config.secret_key)
+        self._bucket_url = f"{config.endpoint.rstrip('/')}/{quote(config.bucket)}/"
         self._lock = threading.Lock()
         self._get_targets: OrderedDict[str, tuple[str, float]] = OrderedDict()  # guarded by _lock; key: target, made at
 
@@ -65,11 +71,13 @@ class S3Requests:
         except TRANSPORT_ERRORS as error:
             raise to_store_error(error, self.config, what) from error
 
-    def send(self, operation: PutOperation, key: str, body: memoryview, **parameters: str | int) -> HTTPMessage:
-        """PUT `body` under a URL presigned with boto3's `parameters`; returns the response's headers."""
+    def send(self, key: str, body: memoryview, **parameters: str | int) -> HTTPMessage:
+        """PUT `body` under a presigned URL; returns the response's headers. `parameters` are those of boto3's put_object, or of
+        upload_part."""
         headers = {_SIGNED_HEADERS[name]: str(value) for name, value in parameters.items() if name in _SIGNED_HEADERS}
+        query = {_SIGNED_QUERY[name]: str(value) for name, value in parameters.items() if name in _SIGNED_QUERY}
         with self.doing(f'store "{key}"'):
-            return self._wire.put(self._presign(operation, key, parameters), headers, body)
+            return self._wire.put(self._presign("PUT", key, query, headers), headers, body)
 
     def receive(self, key: str, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` (not empty) from `offset` of the object, or raise."""
@@ -95,7 +103,7 @@ class S3Requests:
             if known is not None and now - known[1] < _PRESIGN_REUSE_SECONDS:
                 self._get_targets.move_to_end(key)
                 return known[0]
-        target = self._presign("get_object", key, {})
+        target = self._presign("GET", key, {}, {})
         with self._lock:
             self._get_targets[key] = (target, now)
             self._get_targets.move_to_end(key)
@@ -103,13 +111,12 @@ class S3Requests:
                 self._get_targets.popitem(last=False)
         return target
 
-    def _presign(self, operation: str, key: str, parameters: Mapping[str, Any]) -> str:
-        url = self.client.generate_presigned_url(
-            operation,
-            Params={"Bucket": self.config.bucket, "Key": key, **parameters},
-            ExpiresIn=_PRESIGN_SECONDS,
-        )
-        parts = urlsplit(url)
+    def _presign(self, method: str, key: str, query: Mapping[str, str], headers: Mapping[str, str]) -> str:
+        """Path and query for the wire (AWS Signature Version 4 in query parameters)."""
+        url = self._bucket_url + quote(key, safe="/~") + (f"?{urlencode(query)}" if query else "")
+        request = AWSRequest(method, url, headers=dict(headers))
+        S3SigV4QueryAuth(self._credentials, "s3", self.config.region, expires=_PRESIGN_SECONDS).add_auth(request)
+        parts = urlsplit(str(request.url))
         return f"{parts.path}?{parts.query}"
 
 

@@ -476,6 +476,32 @@ def test_the_queue_forgets_what_is_too_much(drive: Drive, pool: Pool) -> None:
     background.close()
 
 
+def test_previews_make_way_for_those_who_store_files(drive: Drive, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one file after the other is stored, no more than a fifth of the time goes into looking at them."""
+    looked: list[float] = []
+
+    def look(_: RevisionId) -> bool:
+        time.sleep(0.02)
+        looked.append(time.monotonic())
+        return True  # nothing more to do
+
+    monkeypatch.setattr(drive.previews, "is_settled", look)
+    background = Background(drive.previews, pool, drive.catalog, drive.catalog.origin)
+    unsubscribe = drive.vfs.subscribe(background.on_effects)
+    background.start()
+    began = time.monotonic()
+    for number in range(60):
+        drive.put(f"/Documents/scans/{number}.jpg", b"")
+        drive.put(f"/Documents/scans/{number}.jpg", b"%d" % number)
+        time.sleep(0.01)
+    during = len(looked)
+    assert 0.02 * during <= (time.monotonic() - began) / 4
+    assert background.wait(30)
+    assert len(looked) > during
+    unsubscribe()
+    background.close()
+
+
 def test_others_make_the_previews_of_what_they_commit_unless_they_end(drive: Drive, pool: Pool) -> None:
     patient = Background(drive.previews, pool, drive.catalog, "another gateway")
     eager = Background(drive.previews, pool, drive.catalog, "a third one", foreign=0.2)

@@ -2,8 +2,9 @@
 the file has been left alone for a while (who writes with many fsyncs makes many revisions, none of them a whole picture).
 
 Owns: two bounded queues and a thread for each. Used by: app, view. Threading: `on_effects` and `later` from any thread, quickly.
-One thread looks at files and makes the quick ones, the other the slow ones, so that these hold up nobody. What does not fit
-into the queues is forgotten: it is made when somebody opens it.
+One thread looks at files and makes the quick ones, the other the slow ones, so that these hold up nobody. While files are being
+stored one after the other, the first rests four fifths of the time: copying 500 files took a third longer without that (2026-11).
+What does not fit into the queues is forgotten: it is made when somebody opens it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ SETTLE_SECONDS = 5.0
 FOREIGN_SECONDS = 30.0  # and up to twice that, so that not all gateways begin at once
 CHECK_SECONDS = 3.0
 REST_SECONDS = 1.0  # when the store cannot take more
+BUSY_SECONDS = 0.5  # after a commit of our own, in which the next one may come
+REST_FACTOR = 4  # times as long as it worked
 
 # Only whether it is worth a look: on a mount with a source tree nothing is read. What is opened is judged by its content.
 _LIKELY = frozenset(
@@ -125,6 +128,7 @@ class Background:
         self._quick, self._slow = _Queue(), _Queue()
         self._waiting: dict[RevisionId, float] = {}  # when they are due
         self._working = 0
+        self._committed = 0.0  # when a file was last stored here
         self._closing = False
         self._threads = [
             threading.Thread(target=self._look_at_files, name="thumbnails", daemon=True),
@@ -143,7 +147,9 @@ class Background:
             if change.kind in (ChangeKind.DATA, ChangeKind.ENTRY_ADDED):
                 revision = revisions.get(change.ino)
                 if revision is not None and (change.name is None or is_likely(change.name)):
-                    due = 0.0 if change.origin == self._origin else self._foreign_due()
+                    own = change.origin == self._origin
+                    due = 0.0 if own else self._foreign_due()
+                    self._committed = time.monotonic() if own else self._committed
                     self._put(_Item(revision, change.ino, change.name is not None, due))
 
     def _foreign_due(self) -> float:
@@ -229,6 +235,19 @@ class Background:
         return None
 
     def _look_at(self, item: _Item) -> None:
+        begun = time.monotonic()
+        try:
+            self._look(item)
+        finally:
+            self._make_way(time.monotonic() - begun)
+
+    def _make_way(self, worked: float) -> None:
+        """For those who store files, if anybody does."""
+        if time.monotonic() - self._committed < BUSY_SECONDS:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closing, min(worked * REST_FACTOR, REST_SECONDS))
+
+    def _look(self, item: _Item) -> None:
         if not self._is_likely(item) or self._is_done(item):
             return
         look = self._previews.look(item.revision)
