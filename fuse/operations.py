@@ -312,7 +312,7 @@ class Operations(pyfuse3.Operations):
     async def flush(self, fh: FileHandleT) -> None:
         """close(2): returns the upload's error. Also the kernel's close for a program that ends."""
         file = self._files[fh]
-        if not file.writes:
+        if not file.writes or file.handle.flush_nowait():
             return
         file.cut_short = ended_by_signal(file.program)
         if file.cut_short:

@@ -319,6 +319,10 @@ class FileHandle:
         if self.flags & OpenFlags.WRITE:
             self._file.commit(self._since)
 
+    def flush_nowait(self) -> bool:
+        """As flush, if there is nothing to store and nothing to tell; else False, and nothing has happened."""
+        return not self._file.dirty and self._file.failures == self._since
+
     def fsync(self) -> None:
         """fsync(2): as flush, and with nothing to flush the attributes are on the disk too; the handle stays usable."""
         self._file.commit(self._since if self.flags & OpenFlags.WRITE else self._file.failures)

@@ -47,6 +47,10 @@ class ViewHandle:
     def flush(self) -> None:
         """Nothing is uncommitted."""
 
+    def flush_nowait(self) -> bool:
+        """Nothing is uncommitted."""
+        return True
+
     def fsync(self) -> None:
         """Nothing is uncommitted."""
 

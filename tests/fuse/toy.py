@@ -88,6 +88,9 @@ class Handle:
 
     fsync = flush
 
+    def flush_nowait(self) -> bool:
+        return False
+
     def release_nowait(self) -> bool:
         return False
 

@@ -51,11 +51,13 @@ def test_a_failed_upload_is_the_matter_of_who_wrote_it(core: Core) -> None:
     later.flush()
     assert core.read(ino) == b"later"
     for each in (writer, other):  # both could have written some of what is lost
+        assert not each.flush_nowait()
         for act in (each.flush, each.fsync, lambda each=each: each.pwrite(0, b"x"), lambda each=each: each.truncate(0)):  # type: ignore[misc]
             with pytest.raises(StoreError):
                 act()
         each.release()
     reader.fsync()
+    assert later.flush_nowait()  # it has nothing to store, and nothing of the earlier failure to tell
     for each in (reader, later):
         each.release()
     assert core.read(ino) == b"later"

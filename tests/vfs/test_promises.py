@@ -383,7 +383,7 @@ def test_what_is_given_up_leaves_the_old_content_and_its_parts(make_core: Make) 
     writer.discard()
     assert bytes(reader.pread(0, len(OLD))) == OLD
     assert core.vfs.open_uploads() == 0
-    left = max(core.catalog.uploads(), key=lambda each: len(each.parts))  # beside it, perhaps, the begun one of a composed part
+    left = max(core.catalog.uploads(), key=lambda each: len(each.parts))  # beside that of a composed part, perhaps
     again = opened(core, flags=RW | OpenFlags.TRUNCATE)
     again.pwrite(0, NEW)
     again.flush()
