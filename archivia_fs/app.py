@@ -44,7 +44,7 @@ _M_TRIM_THRESHOLD = -1  # mallopt(3)
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 MMAP_FROM = 2 * 1024**2  # bytes; blocks and parts are larger, the kernel's requests of up to 1 MiB smaller
-TRIM_FROM = 32 * 1024**2  # bytes
+TRIM_FROM = 4 * 1024**2  # bytes
 
 Room = TypeVar("Room")
 

@@ -49,7 +49,7 @@ class HasMemory(Protocol):
 
 
 class Transfers:
-    """`memory` bytes bound all data buffers: 9/32 hold blocks for readers, 1/4 parts for writers. The rest is headroom for what
+    """`memory` bytes bound all data buffers: 1/4 hold blocks for readers, 1/4 parts for writers. The rest is headroom for what
     is on its way through the kernel and sockets, for blocks that left the cache while somebody sends them, and for the allocator:
     with 3/8 for blocks, eight readers and eight writers took 310 MiB of 256 and the 90 of the libraries."""
 
@@ -70,7 +70,7 @@ class Transfers:
         self.downloads = ThreadPoolExecutor(DOWNLOAD_WORKERS, "download")
         self.write_budget = Budget(memory // 4, self._relieve)
         self.buffers = Buffers()
-        self.cache = BlockCache(store, self.downloads, memory * 9 // 32)
+        self.cache = BlockCache(store, self.downloads, memory // 4)
         self.spill = SpillArea(spill_dir, spill_limit)
         self._holders: weakref.WeakSet[HasMemory] = weakref.WeakSet()
         self._holders_lock = threading.Lock()  # a leaf
