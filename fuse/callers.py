@@ -1,4 +1,4 @@
-"""Whether the program that waits for us has been killed, or is being ended by a signal.
+"""Whether the program that waits for us has been killed, or is being ended by a signal; and whether it still has a file open.
 
 Owns: nothing. Used by: bridge, operations. Threading: any thread; reads /proc, about 10 us a file, which never waits for a mount.
 
@@ -11,16 +11,22 @@ What nobody knows (a program in another PID namespace, or of another user where 
 
 from __future__ import annotations
 
+import enum
+import itertools
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+
+import trio
 
 _ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 _SIGKILL = 1 << (signal.SIGKILL - 1)
 _ANY_ENDING = _SIGKILL | sum(1 << (number - 1) for number in _ENDING)
 _PF_EXITING = 0x4  # include/linux/sched.h
+LOOKS = 10  # a millisecond apart
+FAMILY = 64
 _STATE, _FLAGS, _EXIT_CODE = 3, 9, 52  # fields of proc_pid_stat(5), from 1
 
 
@@ -54,16 +60,48 @@ def waits_in_vain(status: str) -> bool:
         return False
 
 
-def ended_by_signal(program: int) -> bool:
-    """Whether a signal (kill, Ctrl-C, a crash) is ending the program right now, so that the kernel closes its files for it. False
-    for a program that exits by itself, whatever its exit code."""
-    for thread in _threads(program):
-        code = exit_code_of(_read(f"/proc/{program}/task/{thread}/stat"))
-        if (
-            code is not None
-        ):  # of the threads that share their files the last one closes them, and all end with one code
-            return bool(code & 0x7F)  # as in waitpid(2): the signal
+async def closed_by_signal(programs: Iterable[int]) -> bool:
+    """Whether a file is being closed right now because a signal (kill, Ctrl-C, a crash) ends one of the programs. False if all
+    live, or exit by themselves, whatever the exit code. On trio's loop; takes LOOKS ms at most if one is being ended."""
+    for _ in range(LOOKS):
+        seen = {ending for program in programs for ending in _endings(program)}
+        if Ending.CLOSES in seen:
+            return True
+        if Ending.RUNS not in seen:
+            return False
+        await trio.sleep(0.001)  # it is on its way to waiting for us, or has not come to its files yet
     return False
+
+
+class Ending(enum.Enum):
+    """How far a thread is that a signal ends."""
+
+    RUNS = enum.auto()
+    CLOSES = enum.auto()  # it waits for the answer to a request of the kernel's, made as it exits: the close of a file
+
+
+def ending_of(stat: str, wchan: str) -> Ending | None:
+    """None for a thread that no signal ends, and one that is gone. `stat` and `wchan`: the texts of these files in
+    /proc/PID/task/TID (proc_pid_stat(5), proc_pid_wchan(5)); `wchan` names the kernel's function, "0" if it tells nobody."""
+    code = exit_code_of(stat)
+    if not (code or 0) & 0x7F:  # as in waitpid(2): the signal
+        return None
+    sleeps = stat.rpartition(")")[2].split()[0] in "SD"
+    waits = sleeps and (wchan in ("", "0") or "fuse" in wchan or "request_wait" in wchan)
+    return Ending.CLOSES if waits else Ending.RUNS
+
+
+def _endings(program: int) -> Iterator[Ending]:
+    for thread in _threads(program):
+        task = f"/proc/{program}/task/{thread}"
+        stat = _read(f"{task}/stat")
+        code = exit_code_of(stat)
+        if code is None:  # of the threads that share their files the last one closes them
+            continue
+        ending = ending_of(stat, _read(f"{task}/wchan")) if code else None
+        if ending is None:
+            return
+        yield ending
 
 
 def exit_code_of(stat: str) -> int | None:
@@ -76,6 +114,35 @@ def exit_code_of(stat: str) -> int | None:
         return int(fields[_EXIT_CODE - 3]) if int(fields[_FLAGS - 3]) & _PF_EXITING else 0  # else it may be a stop's
     except (IndexError, ValueError):
         return None
+
+
+def family(programs: Collection[int]) -> frozenset[int]:
+    """Those of the programs that live, and their children; FAMILY at most. What a program has open, its children inherit."""
+    living = [each for each in programs if Path(f"/proc/{each}").exists()]
+    everybody = itertools.chain(living, *(_children(each) for each in living))
+    return frozenset(itertools.islice(everybody, FAMILY))
+
+
+def holds(programs: Iterable[int], ino: int) -> bool:
+    """Whether one of the programs has a file of this inode number open for writing (one on another filesystem counts too). A
+    descriptor that is being closed does not count. False on kernels before 5.14, whose proc_pid_fdinfo(5) has no `ino`."""
+    return any(writes_to(_read(file), ino) for each in programs for file in _descriptors(each))
+
+
+def writes_to(fdinfo: str, ino: int) -> bool:
+    """`fdinfo`: the text of /proc/PID/fdinfo/FD of one descriptor."""
+    fields = dict(line.split(":\t", 1) for line in fdinfo.splitlines() if ":\t" in line)
+    return fields.get("ino") == str(ino) and int(fields.get("flags", "0"), 8) & os.O_ACCMODE != os.O_RDONLY
+
+
+def _children(program: int) -> Iterator[int]:
+    for thread in itertools.islice(_threads(program), FAMILY):
+        yield from map(int, _read(f"/proc/{program}/task/{thread}/children").split())
+
+
+def _descriptors(program: int) -> Iterator[str]:
+    with suppress(OSError):
+        yield from (str(path) for path in Path(f"/proc/{program}/fdinfo").iterdir())
 
 
 def _threads(program: int) -> Iterator[str]:

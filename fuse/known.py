@@ -30,7 +30,8 @@ class OpenedFile(Waiter):
     handle: AnyHandle
     writes: bool
     failed: bool = False  # a write or an upload: the old bytes are back when the file is released
-    cut_short: bool = False  # what closed it last was a signal that ended the program; a child of that may yet close it
+    family: frozenset[int] = frozenset()  # who may have it: the program, and its children as of the last close
+    cut_short: bool = False  # what closed it last was a signal that ended one of these; another may yet close it
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

@@ -36,7 +36,7 @@ from pyfuse3 import (
 from archivia_fs.errors import FsError, NotFound
 from archivia_fs.types import FIRST_VIEW_INODE, Caller, InodeNo, OpenFlags, RenameFlag, Stat
 from fuse.bridge import Bridge, Waiter, handler
-from fuse.callers import ended_by_signal, program_of
+from fuse.callers import closed_by_signal, family, holds, program_of
 from fuse.convert import (
     RootMap,
     absent,
@@ -281,7 +281,8 @@ class Operations(pyfuse3.Operations):
     def _open(self, handle: AnyHandle, how: OpenFlags, pid: int) -> FileInfo:
         fh = FileHandleT(next(self._handles))
         writes = bool(how & OpenFlags.WRITE)
-        self._files[fh] = OpenedFile(program=program_of(pid), handle=handle, writes=writes)
+        program = program_of(pid)
+        self._files[fh] = OpenedFile(program=program, family=frozenset((program,)), handle=handle, writes=writes)
         if writes:
             self._writers[handle.ino] = self._writers.get(handle.ino, 0) + 1
         stat = self._replies.fresh(handle.ino)
@@ -314,9 +315,14 @@ class Operations(pyfuse3.Operations):
         file = self._files[fh]
         if not file.writes or file.handle.flush_nowait():
             return
-        file.cut_short = ended_by_signal(file.program)
+        file.family = family(file.family)
+        file.cut_short = await closed_by_signal(file.family) or (file.cut_short and file.handle.only_emptied)
         if file.cut_short:
             raise pyfuse3.FUSEError(errno.EINTR)  # to nobody
+        # A shell opens `command > file` with O_TRUNC, copies the descriptor, and closes the first one before the command begins.
+        if file.handle.only_emptied and await self._bridge.metadata(file, holds, file.family, file.handle.ino):
+            file.handle.postpone()
+            return
         await self._commit(file)
 
     @handler

@@ -72,6 +72,12 @@ class OpenFile:
         self._failures = 0  # of uploads
         self._failure: FsError | None = None  # the last one
         self._mtime_ns = 0
+        self._only_emptied = False
+
+    @property
+    def only_emptied(self) -> bool:
+        """Whether all that is uncommitted is an O_TRUNC, and nothing was written since. Takes no lock."""
+        return self._only_emptied
 
     @property
     def dirty(self) -> bool:
@@ -109,6 +115,7 @@ class OpenFile:
         with self.turn:
             self._check(since)
             writer = self._ensure_writer()
+            self._only_emptied = False
             with self._failing():
                 writer.pwrite(writer.size if offset is None else offset, data)
             self._mtime_ns = time.time_ns()
@@ -125,6 +132,7 @@ class OpenFile:
             with self._failing():
                 if not writer.pwrite_nowait(writer.size if offset is None else offset, data):
                     return False
+            self._only_emptied = False
             self._mtime_ns = time.time_ns()
             return True
         finally:
@@ -137,6 +145,7 @@ class OpenFile:
             if self._writer is None and size == self._files.stat(self.ino).size:
                 return  # rsync --inplace ends so; not worth a revision
             writer = self._writer or self._start(empty=size == 0)
+            self._only_emptied = False  # ftruncate(2) is a write: its close commits it
             with self._failing():
                 writer.truncate(size)
             self._mtime_ns = time.time_ns()
@@ -145,6 +154,7 @@ class OpenFile:
         """truncate(2): one transaction; if somebody writes the file, part of what that one commits."""
         with self.turn:
             if self._writer is not None:
+                self._only_emptied = False
                 with self._failing():
                     self._writer.truncate(size)
                 self._mtime_ns = time.time_ns()
@@ -160,6 +170,7 @@ class OpenFile:
                 self._writer.truncate(0)
             elif self._files.stat(self.ino).size:
                 self._start(empty=True)
+                self._only_emptied = True
             else:
                 self._files.touch(self.ino, time.time_ns())
             self._mtime_ns = time.time_ns()
@@ -199,6 +210,7 @@ class OpenFile:
             self._files.commit(self.ino, draft, self._mtime_ns)
         self._writer.committed()
         self._writer = None
+        self._only_emptied = False
         self._files.uploads_changed()
 
     def _check(self, since: int) -> None:
@@ -227,6 +239,7 @@ class OpenFile:
 
     def _drop(self, *, keep_draft: bool) -> None:
         writer, self._writer = self._writer, None
+        self._only_emptied = False
         if writer is not None:
             writer.fail(keep_draft=keep_draft)
             self._files.uploads_changed()
@@ -263,6 +276,7 @@ class FileHandle:
         self._content: RevisionContent | None = None
         self._content_lock = threading.Lock()  # a leaf; the kernel sends several READs at once
         self._released = False
+        self._owes_commit = False
 
     def stat(self) -> Stat:
         """With the uncommitted size."""
@@ -319,6 +333,16 @@ class FileHandle:
         if self.flags & OpenFlags.WRITE:
             self._file.commit(self._since)
 
+    @property
+    def only_emptied(self) -> bool:
+        """Whether flush would replace the old content by an empty file only because O_TRUNC asked for it."""
+        return self._file.only_emptied
+
+    def postpone(self) -> None:
+        """Instead of flush, when the file is only emptied and is going to be written: the old content stays until the next flush.
+        If there is none, `release` commits, and logs what goes wrong."""
+        self._owes_commit = True
+
     def flush_nowait(self) -> bool:
         """As flush, if there is nothing to store and nothing to tell; else False, and nothing has happened."""
         return not self._file.dirty and self._file.failures == self._since
@@ -332,6 +356,8 @@ class FileHandle:
         """The last reference to this handle is gone."""
         if not self._released:
             self._released = True
+            if self._owes_commit:
+                self._commit_late()
             with self._content_lock:
                 content, self._content = self._content, None
             if content is not None:
@@ -342,6 +368,7 @@ class FileHandle:
         """As release, for who was ended in the middle of writing: what is uncommitted is not half committed, but the old content
         stays. If others write the file too, they commit it all."""
         if not self._released:
+            self._owes_commit = False
             self._file.discard()
         self.release()
 
@@ -351,6 +378,12 @@ class FileHandle:
             return False
         self.release()
         return True
+
+    def _commit_late(self) -> None:
+        try:
+            self.flush()
+        except FsError as error:
+            log.error("Inode %d was not emptied, its old content stays: %s", self.ino, error)  # noqa: TRY400
 
     def _need(self, flag: OpenFlags) -> None:
         if self._released or not self.flags & flag:

@@ -44,6 +44,14 @@ class ViewHandle:
         """Raises ReadOnly."""
         self.pwrite(size, b"")
 
+    @property
+    def only_emptied(self) -> bool:
+        """Never: nothing is uncommitted."""
+        return False
+
+    def postpone(self) -> None:
+        """Nothing is uncommitted."""
+
     def flush(self) -> None:
         """Nothing is uncommitted."""
 

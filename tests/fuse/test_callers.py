@@ -14,10 +14,21 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
 from fuse import mount as fuse_mount
 from fuse.bridge import Bridge
-from fuse.callers import ended_by_signal, exit_code_of, is_killed, program_of, waits_in_vain
+from fuse.callers import (
+    Ending,
+    closed_by_signal,
+    ending_of,
+    exit_code_of,
+    family,
+    holds,
+    is_killed,
+    program_of,
+    waits_in_vain,
+)
 from tests.fuse.conftest import eventually, mounted
 from tests.fuse.toy import SELF, ToyVfs
 
@@ -59,10 +70,27 @@ def test_what_the_kernel_tells_of_an_end(state: str, flags: int, code: int, expe
     assert exit_code_of(STAT.format(state=state, flags=flags, code=code)) == expected
 
 
+@pytest.mark.parametrize(
+    ("state", "code", "wchan", "expected"),
+    [
+        ("D", 9, "request_wait_answer", Ending.CLOSES),
+        ("S", 0x86, "__fuse_simple_request", Ending.CLOSES),  # a crash is not pending any more: it could be killed yet
+        ("D", 9, "0", Ending.CLOSES),  # a kernel that tells nobody where a thread waits
+        ("D", 9, "folio_wait_bit_common", Ending.RUNS),
+        ("R", 9, "0", Ending.RUNS),
+        ("D", 3 << 8, "request_wait_answer", None),
+        ("Z", 9, "0", None),
+    ],
+)
+def test_who_is_closing_a_file_at_the_end(state: str, code: int, wchan: str, expected: Ending | None) -> None:
+    assert ending_of(STAT.format(state=state, flags=EXITING, code=code), wchan) is expected
+
+
 def test_who_cannot_be_seen_may_live() -> None:
     for nobody in (0, 2**22 + 1):
         assert not is_killed(nobody)
-        assert not ended_by_signal(nobody)
+        assert not trio.run(closed_by_signal, [nobody])
+        assert not family([nobody])
         assert program_of(nobody) == nobody
     assert not waits_in_vain("nonsense")
     assert exit_code_of("nonsense") is None
@@ -75,7 +103,29 @@ def test_a_thread_belongs_to_its_program() -> None:
     thread.join()
     assert found == [os.getpid()]
     assert not is_killed(os.getpid())
-    assert not ended_by_signal(os.getpid())
+    assert not trio.run(closed_by_signal, [os.getpid()])
+
+
+def test_who_has_a_file_open(tmp_path: Path) -> None:
+    path, me = tmp_path / "file", os.getpid()
+    with path.open("w") as file:
+        ino = path.stat().st_ino
+        assert holds([me], ino)
+        child = subprocess.Popen(["sleep", "60"], stdout=file)
+        copy = os.dup(file.fileno())
+    try:
+        assert not holds([me], ino + 1)
+        assert holds([me], ino), "the copy is open"
+        os.close(copy)
+        assert not holds([me], ino)
+        assert family([me]) >= {me, child.pid}
+        assert holds(family([me]), ino)
+    finally:
+        child.kill()
+        child.wait()
+    with path.open("r"):
+        assert not holds([me], ino), "it reads only"
+    assert not holds([2**22 + 1], ino)
 
 
 BEGIN = "import mmap, os, sys, threading, time; path = sys.argv[1]; "
@@ -206,6 +256,31 @@ def test_a_child_that_goes_on_is_not_its_killed_parent(file: Path) -> None:
         assert writer.stdout is not None
         writer.stdout.read()  # until the child is gone too; the parent is a zombie meanwhile
     eventually(lambda: file.read_bytes() == b"half and whole")
+
+
+@pytest.mark.parametrize("parent", ["lives", "is killed", "is killed first"])
+def test_a_killed_child_has_not_closed(file: Path, parent: str) -> None:
+    """Whether what it has written is committed, its parent decides, who has the file open too."""
+    does = WRITTEN + (
+        "child = os.fork(); "
+        "(os.write(f, b' of it'), time.sleep(60)) if not child else print(child, flush=True); "
+    ) + BEGUN + "sys.stdin.read()"  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-c", BEGIN + does, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stdin is not None
+        child = int(writer.stdout.readline())
+        eventually(lambda: file.stat().st_size == len("half of it"))
+        if parent == "is killed first":
+            writer.kill()
+            writer.wait(15)
+        os.kill(child, signal.SIGKILL)
+        time.sleep(0.3)
+        if parent == "is killed":
+            writer.kill()
+        writer.stdin.close()
+    eventually(lambda: file.read_bytes() == (b"half of it" if parent == "lives" else OLD))
 
 
 def test_who_else_writes_is_not_undone(file: Path) -> None:

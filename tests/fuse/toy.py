@@ -32,6 +32,8 @@ ROOT = InodeNo(1)
 
 
 class Handle:
+    only_emptied = False
+
     def __init__(self, vfs: ToyVfs, ino: InodeNo, flags: OpenFlags) -> None:
         self.vfs, self.ino, self.flags = vfs, ino, flags
         self.released = False

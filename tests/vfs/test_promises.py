@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from archivia_fs.errors import AccessDenied, CrossDevice, Exists, NotFound, NotPermitted
+from archivia_fs.errors import AccessDenied, CatalogError, CrossDevice, Exists, NotFound, NotPermitted
 from archivia_fs.types import Caller, InodeNo, OpenFlags, RevisionId, Right, SetAttr, Stat
 from archivia_fs.vfs.handle import FileHandle
 from catalog import gateways
@@ -53,6 +53,60 @@ def test_until_the_close_everyone_else_sees_the_old(make_core: Make) -> None:
         wait_for(gateway, stat(core))
         assert gateway.read(ino) == NEW
     handle.release()
+
+
+def test_a_postponed_commit_of_emptiness_is_made_at_the_end(make_core: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """What `command > file` is to the core: the old content stays until the next flush, or the release."""
+    core = make_core()
+    ino = core.write("a.dng", OLD)
+
+    def emptied() -> FileHandle:
+        handle = opened(core, flags=RW | OpenFlags.TRUNCATE)
+        assert handle.only_emptied
+        handle.postpone()
+        assert handle.stat().size == 0
+        assert core.vfs.getattr(ino).size > 0
+        return handle
+
+    unwritten = emptied()
+    unwritten.discard()
+    assert core.read(ino) == OLD
+
+    failing = emptied()
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr(failing._files, "commit", refuse)
+        failing.release()
+    assert "was not emptied" in caplog.text
+    assert core.read(ino) == OLD
+
+    written = emptied()
+    written.pwrite(0, NEW)
+    assert not written.only_emptied
+    assert core.read(ino) == OLD
+    written.flush()
+    assert core.read(ino) == NEW
+    written.release()
+    assert core.read(ino) == NEW
+
+    reader = opened(core, flags=OpenFlags.READ)
+    emptied().release()
+    assert core.vfs.getattr(ino).size == 0, "though another still has it open"
+    reader.release()
+
+
+def test_a_change_of_size_is_a_write(core: Core) -> None:
+    core.write("a.dng", OLD)
+    for change in (FileHandle.truncate, FileHandle.resize):
+        handle = opened(core, flags=RW | OpenFlags.TRUNCATE)
+        change(handle, 5)
+        assert not handle.only_emptied
+        handle.flush()
+        assert stat(core).size == 5
+        handle.release()
+
+
+def refuse(*_: object) -> None:
+    raise CatalogError("the disk is full")
 
 
 def wait_for(core: Core, known: Stat) -> None:
