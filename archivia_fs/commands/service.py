@@ -20,7 +20,7 @@ from types import FrameType
 
 LOG_BYTES = 1 << 20  # of one daemon's log; as many again for each of the older ones
 LOG_OLDER = 3
-CLEANING_SECONDS = 30  # stopping the embedded store may take 8 of them, and as many again if its disk is slow
+CLEANING_SECONDS = 30  # stopping the embedded store may take 5 of them, and 10 more if its disk hangs
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 log = logging.getLogger(__name__)

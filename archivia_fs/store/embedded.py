@@ -31,7 +31,7 @@ BUCKET = "archive"  # made by who uses it first
 START_SECONDS = 60.0  # 1 s on an idle machine
 # It takes 1 to 3 s: no more requests, then the volumes are closed. Now and then it waits for a connection of its own, opened ahead
 # and never used, until that times out after 30 s. Then it is killed, which costs nothing: what was acknowledged is on the disk.
-STOP_SECONDS = 8.0
+STOP_SECONDS = 5.0
 KILL_SECONDS = 10.0
 LAUNCHES = 3  # how often other ports are tried
 _POLL_SECONDS = 0.05
