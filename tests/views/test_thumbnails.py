@@ -27,7 +27,7 @@ from archivia_fs.errors import (
     NotFound,
     StoreUnavailable,
 )
-from archivia_fs.types import Caller, OpenFlags, RevisionId, Right
+from archivia_fs.types import Caller, OpenFlags, RevisionId, Right, SetAttr
 from archivia_fs.views.thumbnails import versions
 from archivia_fs.views.thumbnails.background import Background, is_likely
 from archivia_fs.views.thumbnails.facts import from_json, picture_facts
@@ -40,7 +40,7 @@ from archivia_fs.views.thumbnails.turns import Demand
 from archivia_fs.views.thumbnails.ways import best
 from archivia_fs.views.thumbnails.windows import Read
 from catalog.previews import PreviewState
-from tests.fuse.conftest import mounted
+from tests.fuse.conftest import eventually, mounted
 from tests.views.drive import READ_MAX, Drive, adopt, size_of
 from tests.views.pictures import LONG, Sketch, Sparse, dng, jpeg
 from tests.views.test_worker import bomb
@@ -476,28 +476,35 @@ def test_the_queue_forgets_what_is_too_much(drive: Drive, pool: Pool) -> None:
     background.close()
 
 
-def test_previews_make_way_for_those_who_store_files(drive: Drive, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While one file after the other is stored, no more than a fifth of the time goes into looking at them."""
+@pytest.mark.parametrize("change", ["put", "chmod"])
+def test_previews_make_way_for_those_who_change_something(
+    drive: Drive, pool: Pool, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """While one change follows the other, no more than a fifth of the time goes into looking at files."""
     looked: list[float] = []
 
     def look(_: RevisionId) -> bool:
-        time.sleep(0.02)
         looked.append(time.monotonic())
+        time.sleep(0.02)
         return True  # nothing more to do
 
     monkeypatch.setattr(drive.previews, "is_settled", look)
     background = Background(drive.previews, pool, drive.catalog, drive.catalog.origin)
     unsubscribe = drive.vfs.subscribe(background.on_effects)
+    stored = [drive.put(f"/Documents/scans/{number}.jpg", b"%d" % number) for number in range(60)]
     background.start()
-    began = time.monotonic()
-    for number in range(60):
-        drive.put(f"/Documents/scans/{number}.jpg", b"")
-        drive.put(f"/Documents/scans/{number}.jpg", b"%d" % number)
+    eventually(lambda: looked)
+    began, before = time.monotonic(), len(looked)
+    for number, stat in enumerate(stored):
+        if change == "put":
+            drive.put(f"/Documents/scans/{number}.jpg", b"%d again" % number)
+        else:
+            drive.vfs.setattr(drive.caller, stat.ino, SetAttr(mode=0o600 + number % 8))
         time.sleep(0.01)
-    during = len(looked)
-    assert 0.02 * during <= (time.monotonic() - began) / 4
+    during = len(looked) - before
+    assert 0.02 * during <= (time.monotonic() - began) / 4 + 0.02
     assert background.wait(30)
-    assert len(looked) > during
+    assert len(looked) > before + during
     unsubscribe()
     background.close()
 
