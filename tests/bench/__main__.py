@@ -26,7 +26,7 @@ from rich.console import Console
 from tests.bench.contenders import CONTENDERS
 from tests.bench.documents import Documents
 from tests.bench.doors import Contender, Place, Unavailable, s3_client
-from tests.bench.measures import LONG, SMALL_BYTES, Measure, Workload
+from tests.bench.measures import LONG, MANY, SMALL_BYTES, Measure, Workload
 from tests.bench.previews import Pictures
 from tests.bench.processes import BenchError, drop_caches
 from tests.bench.rows import measure, rows
@@ -38,6 +38,7 @@ from tests.s3_servers import S3Server, seaweedfs
 VIEWS: tuple[type[View], ...] = (Documents, Pictures)
 _CHUNK = 4 << 20
 _MIN_RATE = 4 << 20  # bytes per second; slower than this on loopback is hanging
+_MIN_FILES = 100  # and this, files per second
 console = Console(width=None if sys.stdout.isatty() else 160)
 
 
@@ -89,7 +90,8 @@ def _turn(
 ) -> list[Sample]:
     """One contender, from an empty bucket to a deleted one."""
     samples = []
-    with _place(work, server, workload.size) as place:
+    many = 0 if wanted.isdisjoint(MANY) else workload.tree_files
+    with _place(work, server, workload.size, many) as place:
         contender = kind(place)
         try:
             for found in measure(contender, workload, wanted):
@@ -122,7 +124,7 @@ def _view(kind: type[View], work: Path, server: S3Server, arguments: argparse.Na
 
 
 @contextlib.contextmanager
-def _place(work: Path, server: S3Server, size: int) -> Iterator[Place]:
+def _place(work: Path, server: S3Server, size: int, files: int = 0) -> Iterator[Place]:
     """A new bucket and an empty directory; deleting the bucket also frees SeaweedFS's volumes at once."""
     directory = Path(tempfile.mkdtemp(prefix="turn-", dir=work))
     own = replace(server, bucket=f"turn-{secrets.token_hex(6)}")
@@ -131,7 +133,7 @@ def _place(work: Path, server: S3Server, size: int) -> Iterator[Place]:
         client.put_object(Bucket=own.bucket, Key="ready", Body=b"?")  # the first write grows the volumes
         client.delete_object(Bucket=own.bucket, Key="ready")
         try:
-            yield Place(own, directory, seconds=60 + size / _MIN_RATE)
+            yield Place(own, directory, seconds=60 + size / _MIN_RATE + files / _MIN_FILES)
         finally:
             client.delete_bucket(Bucket=own.bucket)
             shutil.rmtree(directory, ignore_errors=True)

@@ -64,11 +64,9 @@ class Row:
     limited: bool = False
 
 
+MANY = frozenset({"rsync-many", "cp-many", "find", "ls-lR"})  # rows of 10,000 files, and of a tree of ten times as many
 # Minutes each; only when they are asked for by name, or with --all.
-LONG = frozenset(
-    {"create", "stat", "renames", "unlink", "random4k", "edit", "rsync-many", "cp-many", "find", "ls-lR", "git"}
-    | {"zip", "previews"}
-)
+LONG = MANY | {"create", "stat", "renames", "unlink", "random4k", "edit", "git", "zip", "previews"}
 
 
 def reopen(contender: Contender) -> None:
