@@ -25,7 +25,7 @@ _ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 _SIGKILL = 1 << (signal.SIGKILL - 1)
 _ANY_ENDING = _SIGKILL | sum(1 << (number - 1) for number in _ENDING)
 _PF_EXITING = 0x4  # include/linux/sched.h
-LOOKS = 10  # a millisecond apart
+LOOKS = 200  # a millisecond apart; on a busy machine a dying program has to wait for its turn
 FAMILY = 64
 _STATE, _FLAGS, _EXIT_CODE = 3, 9, 52  # fields of proc_pid_stat(5), from 1
 
@@ -60,17 +60,19 @@ def waits_in_vain(status: str) -> bool:
         return False
 
 
-async def closed_by_signal(programs: Iterable[int]) -> bool:
-    """Whether a file is being closed right now because a signal (kill, Ctrl-C, a crash) ends one of the programs. False if all
-    live, or exit by themselves, whatever the exit code. On trio's loop; takes LOOKS ms at most if one is being ended."""
+async def closed_by_signal(program: int, others: Iterable[int] = ()) -> bool:
+    """Whether a file is being closed right now because a signal (kill, Ctrl-C, a crash) ends the program that opened it, or one of
+    the others that have it from there. False if all live, or exit by themselves, whatever the exit code. On trio's loop; takes
+    LOOKS ms if one is being ended and does not get on."""
     for _ in range(LOOKS):
-        seen = {ending for program in programs for ending in _endings(program)}
+        own = set(_endings(program))
+        seen = own.union(*(_endings(each) for each in others))
         if Ending.CLOSES in seen:
             return True
-        if Ending.RUNS not in seen:
+        if not seen:
             return False
         await trio.sleep(0.001)  # it is on its way to waiting for us, or has not come to its files yet
-    return False
+    return bool(own)
 
 
 class Ending(enum.Enum):

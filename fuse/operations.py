@@ -316,7 +316,9 @@ class Operations(pyfuse3.Operations):
         if not file.writes or file.handle.flush_nowait():
             return
         file.family = family(file.family)
-        file.cut_short = await closed_by_signal(file.family) or (file.cut_short and file.handle.only_emptied)
+        file.cut_short = await closed_by_signal(file.program, file.family) or (
+            file.cut_short and file.handle.only_emptied
+        )
         if file.cut_short:
             raise pyfuse3.FUSEError(errno.EINTR)  # to nobody
         # A shell opens `command > file` with O_TRUNC, copies the descriptor, and closes the first one before the command begins.

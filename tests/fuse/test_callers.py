@@ -89,7 +89,7 @@ def test_who_is_closing_a_file_at_the_end(state: str, code: int, wchan: str, exp
 def test_who_cannot_be_seen_may_live() -> None:
     for nobody in (0, 2**22 + 1):
         assert not is_killed(nobody)
-        assert not trio.run(closed_by_signal, [nobody])
+        assert not trio.run(closed_by_signal, nobody, [nobody])
         assert not family([nobody])
         assert program_of(nobody) == nobody
     assert not waits_in_vain("nonsense")
@@ -103,7 +103,7 @@ def test_a_thread_belongs_to_its_program() -> None:
     thread.join()
     assert found == [os.getpid()]
     assert not is_killed(os.getpid())
-    assert not trio.run(closed_by_signal, [os.getpid()])
+    assert not trio.run(closed_by_signal, os.getpid())
 
 
 def test_who_has_a_file_open(tmp_path: Path) -> None:
