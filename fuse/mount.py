@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 
 MIN_TASKS = 4  # idle handlers kept; each has a request buffer of 1 MiB, touched as far as requests fill it
 MAX_TASKS = 512  # requests in work; those that wait for the object store must not use them up
-# The kernel's default of 128 KiB makes it ask for 256 KiB at a time, two at once. A cold read of 1 GiB took 1.74 s with 128 (1.3 s of
-# it our processor time), 1.62 with 512, 1.47 with 1024 and 2048 (0.87 s), 1.65 with 4096: medians of 3 to 6, two cores, 2026-11.
+# The kernel's default of 128 KiB makes it ask for 256 KiB at a time, two at once. A cold read of 1 GiB took 1.74 s with 128, 1.62 s
+# with 512, 1.47 s with 1024 and 2048, 1.65 s with 4096; of our processor time 1.3 s with 128, 0.87 s with 2048 (medians, 2026-11).
 READ_AHEAD_KIB = 2048
 MAX_BACKGROUND = 64  # READs in flight; the kernel's default is 12
 CONGESTION_THRESHOLD = 48
