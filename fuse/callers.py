@@ -26,7 +26,7 @@ _SIGKILL = 1 << (signal.SIGKILL - 1)
 _ANY_ENDING = _SIGKILL | sum(1 << (number - 1) for number in _ENDING)
 _PF_EXITING = 0x4  # include/linux/sched.h
 LOOKS = 200  # a millisecond apart; on a busy machine a dying program has to wait for its turn
-FAMILY = 64
+FAMILY = 64  # programs, and threads of each, that are looked at
 _STATE, _FLAGS, _EXIT_CODE = 3, 9, 52  # fields of proc_pid_stat(5), from 1
 
 
@@ -60,13 +60,13 @@ def waits_in_vain(status: str) -> bool:
         return False
 
 
-async def closed_by_signal(program: int, others: Iterable[int] = ()) -> bool:
+async def closed_by_signal(program: int, others: Collection[int] = ()) -> bool:
     """Whether a file is being closed right now because a signal (kill, Ctrl-C, a crash) ends the program that opened it, or one of
     the others that have it from there. False if all live, or exit by themselves, whatever the exit code. On trio's loop; takes
     LOOKS ms if one is being ended and does not get on."""
     for _ in range(LOOKS):
         own = set(_endings(program))
-        seen = own.union(*(_endings(each) for each in others))
+        seen = own.union(*(_endings(each) for each in others if each != program))
         if Ending.CLOSES in seen:
             return True
         if not seen:

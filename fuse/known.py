@@ -30,7 +30,7 @@ class OpenedFile(Waiter):
     handle: AnyHandle
     writes: bool
     failed: bool = False  # a write or an upload: the old bytes are back when the file is released
-    family: frozenset[int] = frozenset()  # who may have it: the program, and its children as of the last close
+    family: frozenset[int] = frozenset()  # who may have it, as of the last close: the program, and its children
     cut_short: bool = False  # what closed it last was a signal that ended one of these; another may yet close it
 
 

@@ -281,8 +281,7 @@ class Operations(pyfuse3.Operations):
     def _open(self, handle: AnyHandle, how: OpenFlags, pid: int) -> FileInfo:
         fh = FileHandleT(next(self._handles))
         writes = bool(how & OpenFlags.WRITE)
-        program = program_of(pid)
-        self._files[fh] = OpenedFile(program=program, family=frozenset((program,)), handle=handle, writes=writes)
+        self._files[fh] = OpenedFile(program=program_of(pid), handle=handle, writes=writes)
         if writes:
             self._writers[handle.ino] = self._writers.get(handle.ino, 0) + 1
         stat = self._replies.fresh(handle.ino)
@@ -315,7 +314,7 @@ class Operations(pyfuse3.Operations):
         file = self._files[fh]
         if not file.writes or file.handle.flush_nowait():
             return
-        file.family = family(file.family)
+        file.family = family(file.family | {file.program})
         file.cut_short = await closed_by_signal(file.program, file.family) or (
             file.cut_short and file.handle.only_emptied
         )

@@ -72,12 +72,12 @@ class OpenFile:
         self._failures = 0  # of uploads
         self._failure: FsError | None = None  # the last one
         self._mtime_ns = 0
-        self._only_emptied = False
 
     @property
     def only_emptied(self) -> bool:
         """Whether all that is uncommitted is an O_TRUNC, and nothing was written since. Takes no lock."""
-        return self._only_emptied
+        writer = self._writer
+        return writer is not None and writer.untouched and writer.size == 0
 
     @property
     def dirty(self) -> bool:
@@ -115,7 +115,6 @@ class OpenFile:
         with self.turn:
             self._check(since)
             writer = self._ensure_writer()
-            self._only_emptied = False
             with self._failing():
                 writer.pwrite(writer.size if offset is None else offset, data)
             self._mtime_ns = time.time_ns()
@@ -132,7 +131,6 @@ class OpenFile:
             with self._failing():
                 if not writer.pwrite_nowait(writer.size if offset is None else offset, data):
                     return False
-            self._only_emptied = False
             self._mtime_ns = time.time_ns()
             return True
         finally:
@@ -145,7 +143,6 @@ class OpenFile:
             if self._writer is None and size == self._files.stat(self.ino).size:
                 return  # rsync --inplace ends so; not worth a revision
             writer = self._writer or self._start(empty=size == 0)
-            self._only_emptied = False  # ftruncate(2) is a write: its close commits it
             with self._failing():
                 writer.truncate(size)
             self._mtime_ns = time.time_ns()
@@ -154,7 +151,6 @@ class OpenFile:
         """truncate(2): one transaction; if somebody writes the file, part of what that one commits."""
         with self.turn:
             if self._writer is not None:
-                self._only_emptied = False
                 with self._failing():
                     self._writer.truncate(size)
                 self._mtime_ns = time.time_ns()
@@ -167,17 +163,21 @@ class OpenFile:
         """O_TRUNC: the new content begins empty; the old one stays until the commit."""
         with self.turn:
             if self._writer is not None:
-                self._writer.truncate(0)
+                if self._writer.size:
+                    self._writer.truncate(0)
             elif self._files.stat(self.ino).size:
                 self._start(empty=True)
-                self._only_emptied = True
             else:
                 self._files.touch(self.ino, time.time_ns())
             self._mtime_ns = time.time_ns()
 
+    def settled(self, since: int) -> bool:
+        """Whether there is nothing to store, and no failure to tell. Takes no lock."""
+        return self._writer is None and self._failures == since
+
     def commit(self, since: int) -> None:
         """Store, verify and name the uncommitted bytes. Raises what went wrong, again each time it is asked."""
-        if self._writer is None and self._failures == since:
+        if self.settled(since):
             return
         with self.turn:
             self._check(since)
@@ -210,7 +210,6 @@ class OpenFile:
             self._files.commit(self.ino, draft, self._mtime_ns)
         self._writer.committed()
         self._writer = None
-        self._only_emptied = False
         self._files.uploads_changed()
 
     def _check(self, since: int) -> None:
@@ -239,7 +238,6 @@ class OpenFile:
 
     def _drop(self, *, keep_draft: bool) -> None:
         writer, self._writer = self._writer, None
-        self._only_emptied = False
         if writer is not None:
             writer.fail(keep_draft=keep_draft)
             self._files.uploads_changed()
@@ -345,7 +343,7 @@ class FileHandle:
 
     def flush_nowait(self) -> bool:
         """As flush, if there is nothing to store and nothing to tell; else False, and nothing has happened."""
-        return not self._file.dirty and self._file.failures == self._since
+        return self._file.settled(self._since)
 
     def fsync(self) -> None:
         """fsync(2): as flush, and with nothing to flush the attributes are on the disk too; the handle stays usable."""

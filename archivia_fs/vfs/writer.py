@@ -46,6 +46,7 @@ class Writer:
         self._drafts: list[Uploader] = []  # settled streams: their objects go when a later one is complete
         self._run = (0, 0)  # the last bytes in order that were spilled: [start, end)
         self._ordered = True  # all that was spilled came in ascending order, with gaps perhaps
+        self.untouched = True  # nothing was written or truncated yet
         self.size = 0
         if base is None or base.size == 0:
             self._stream = self._uploader()
@@ -55,6 +56,7 @@ class Writer:
     def pwrite(self, offset: int, data: Buffer) -> None:
         """Write; waits for memory, so a slow store slows its writers. Raises NoSpace, FileTooBig (also for a hole of more
         than 64 GiB), StoreError (of this or an earlier part)."""
+        self.untouched = False
         view = memoryview(data).cast("B")
         end = offset + len(view)
         if end > SIZE_MAX:
@@ -79,6 +81,7 @@ class Writer:
             return False
         if self._draft is not None or stream.append(view, 0) == 0:
             return False
+        self.untouched = False
         self.size = max(self.size, stream.size)
         return True
 
@@ -97,6 +100,7 @@ class Writer:
 
     def truncate(self, size: int) -> None:
         """Shorten, or lengthen with zeros (which cost nothing until something is written behind them)."""
+        self.untouched = False
         if size > SIZE_MAX:
             raise FileTooBig("A file holds at most 5 TiB, the largest S3 object.")
         if size == 0:

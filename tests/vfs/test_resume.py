@@ -32,8 +32,8 @@ WRITE = OpenFlags.READ | OpenFlags.WRITE
 
 
 class Wire(ForwardingStore):
-    """Numbers of the parts that were sent and copied. From number `limit` on they fail, when all before are stored. So does the part
-    `doomed`: (its upload, counted from 0 as they begin; its number; how many parts were sent before). Workers send side by side."""
+    """Numbers of the parts that were sent and copied. From number `limit` on they fail, when all before are stored. So does the one
+    that is `doomed`: (its upload, counted from 0 as they begin; its number; how many parts are moved before it)."""
 
     def __init__(self, inner: ObjectStore) -> None:
         super().__init__(inner)
